@@ -1,0 +1,24 @@
+"""Where and in which precision networks run."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+def default_device() -> torch.device:
+    """Return the first accelerator torch sees, else the CPU."""
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return accelerator if accelerator is not None else torch.device("cpu")
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """Return the mixed-precision context for a network's forward pass."""
+    if precision == "fp32":
+        return nullcontext()
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float16
+    return torch.autocast(device.type, dtype=dtype)

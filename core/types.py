@@ -1,0 +1,58 @@
+"""What moves between the floors: batches of faces, and the protocols of networks that make or read them.
+
+Axes: B images, D embedding, C H W channels, height, width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class FaceBatch:
+    """Generated faces in the order of the request.
+
+    Attributes:
+        image_BCHW: float32 RGB in [-1, 1], (B, 3, 112, 112).
+        seeds: the seed each image was made from.
+        passes_B: network evaluations spent on each image (for the books).
+    """
+
+    image_BCHW: Tensor
+    seeds: tuple[int, ...]
+    passes_B: tuple[int, ...]
+
+
+@runtime_checkable
+class Embedder(Protocol):
+    """Faces in, identity embeddings out. All judging, conditioning and filtering goes through it.
+
+    Attributes:
+        name: registry name plus whatever else decides the numbers ("dlib", "mobilefacenet-small").
+        dim: length of an embedding.
+        differentiable: whether gradients pass from the embedding to the image.
+    """
+
+    name: str
+    dim: int
+    differentiable: bool
+
+    def __call__(self, image_BCHW: Tensor) -> Tensor:
+        """float32 RGB in [-1, 1], (B, 3, 112, 112), ArcFace-aligned → unit float32 rows, (B, dim)."""
+        ...
+
+
+class Generator(Protocol):
+    """Identity anchors and seeds in, faces out."""
+
+    name: str
+    anchor_dim: int
+
+    def generate(self, anchor_BD: np.ndarray, seeds: Sequence[int]) -> FaceBatch:
+        """Unit identity anchors, (B, anchor_dim) float32, one seed an image → B faces."""
+        ...

@@ -1,0 +1,129 @@
+"""Attention block of the IDiff-Face family, with the two hooks UIFace needs: shared self-attention and blended cross-attention.
+
+Axes: B rows of the batch, L positions (H·W), T context tokens, C channels, N heads.
+Source: IDiff-Face (ICCV 2023) and UIFace (ICLR 2025, §3.3); shapes in generators.md §0.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass
+class AttentionControl:
+    """What one forward pass does with attention beyond the plain computation.
+
+    The batch holds `sources` rows of the empty context first, then rows of the identity context.
+
+    Attributes:
+        donors: for each identity row, its empty row; (identity rows,) int64.
+        share_self: identity rows take over the self-attention maps of their donors.
+        blend_cross: pull the cross-attention logits of identity rows half-way to their donors' statistics (stage 2).
+        record: keep the cross-attention logits of the empty rows, one (sources, N, L, T) tensor a block (stage 1).
+    """
+
+    sources: int
+    donors: Tensor
+    share_self: bool = True
+    blend_cross: bool = False
+    record: bool = False
+    cross_logits: list[Tensor] = field(default_factory=list)
+
+
+class ContextAttention(nn.Module):
+    """Self-attention, cross-attention to identity tokens and an MLP, around which a zero-initialised projection closes.
+
+    One GroupNorm serves all three pre-norms, as in the published network.
+    """
+
+    def __init__(self, channels: int, context_dim: int, tokens: int, head_dim: int = 32, groups: int = 32) -> None:
+        super().__init__()
+        if channels % head_dim:
+            raise ValueError(f"attention over {channels} channels, expected a multiple of head_dim={head_dim}")
+        self.tokens, self.head_dim = tokens, head_dim
+        self.project_in = nn.Conv2d(channels, channels, 1)
+        self.norm = nn.GroupNorm(groups, channels)
+        self.self_attention = Attention(channels, channels, head_dim)
+        self.to_tokens = nn.Linear(context_dim, context_dim * tokens)
+        self.token_norm = nn.GroupNorm(groups, context_dim)
+        self.cross_attention = Attention(channels, context_dim, head_dim)
+        self.mlp = nn.Sequential(nn.Linear(channels, 4 * channels), nn.GELU(), nn.Linear(4 * channels, channels))
+        self.project_out = zeroed(nn.Conv2d(channels, channels, 1))
+
+    def context_tokens(self, context_BD: Tensor) -> Tensor:
+        """(B, D) context → (B, T, D) normalised tokens; depends on the identity alone, not on the step."""
+        return self.token_norm(self.to_tokens(context_BD).unflatten(1, (-1, self.tokens))).transpose(1, 2)
+
+    def forward(self, image_BCHW: Tensor, context_BD: Tensor, control: AttentionControl | None = None) -> Tensor:
+        height, width = image_BCHW.shape[-2:]
+        x_BLC = self.project_in(image_BCHW).flatten(2).transpose(1, 2)
+        x_BLC = x_BLC + self.self_attention.over_self(self._normed(x_BLC), control)
+        x_BLC = x_BLC + self.cross_attention.over_tokens(self._normed(x_BLC), self.context_tokens(context_BD), control)
+        x_BLC = x_BLC + self.mlp(self._normed(x_BLC))
+        return image_BCHW + self.project_out(x_BLC.transpose(1, 2).unflatten(2, (height, width)))
+
+    def _normed(self, x_BLC: Tensor) -> Tensor:
+        return self.norm(x_BLC.transpose(1, 2)).transpose(1, 2)
+
+
+class Attention(nn.Module):
+    """Multi-head attention with separate query, key, value and output projections, all with bias."""
+
+    def __init__(self, channels: int, source_dim: int, head_dim: int) -> None:
+        super().__init__()
+        self.head_dim = head_dim
+        self.query = nn.Linear(channels, channels)
+        self.key = nn.Linear(source_dim, channels)
+        self.value = nn.Linear(source_dim, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def over_self(self, x_BLC: Tensor, control: AttentionControl | None) -> Tensor:
+        """Self-attention; identity rows use query and key of their donors, which equals replacing their logits."""
+        query_BNLH, key_BNLH, value_BNLH = self._heads(self.query(x_BLC)), self._heads(self.key(x_BLC)), self._heads(self.value(x_BLC))
+        if control is not None and control.share_self and len(control.donors):
+            query_BNLH = torch.cat([query_BNLH[: control.sources], query_BNLH[control.donors]])
+            key_BNLH = torch.cat([key_BNLH[: control.sources], key_BNLH[control.donors]])
+        return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNLH, value_BNLH))
+
+    def over_tokens(self, x_BLC: Tensor, tokens_BTD: Tensor, control: AttentionControl | None) -> Tensor:
+        """Cross-attention; the logits are formed only where they are recorded or blended."""
+        query_BNLH, key_BNTH, value_BNTH = self._heads(self.query(x_BLC)), self._heads(self.key(tokens_BTD)), self._heads(self.value(tokens_BTD))
+        if control is None or not (control.record or control.blend_cross):
+            return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNTH, value_BNTH))
+        logits_BNLT = (query_BNLH @ key_BNTH.transpose(-1, -2)).float() * self.head_dim**-0.5
+        if control.record:
+            control.cross_logits.append(logits_BNLT[: control.sources])
+        if control.blend_cross:
+            empty, identity = logits_BNLT[: control.sources], logits_BNLT[control.sources :]
+            logits_BNLT = torch.cat([empty, blend_statistics(identity, empty[control.donors])])
+        return self._merge(logits_BNLT.softmax(-1).to(value_BNTH.dtype) @ value_BNTH)
+
+    def _heads(self, x_BLC: Tensor) -> Tensor:
+        return x_BLC.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
+
+    def _merge(self, x_BNLH: Tensor) -> Tensor:
+        return self.out(x_BNLH.transpose(1, 2).flatten(2))
+
+
+def blend_statistics(logits: Tensor, source: Tensor) -> Tensor:
+    """UIFace's AdaIN on cross-attention logits: mean and deviation over the tokens become ½ own + ½ source.
+
+    Args:
+        logits: identity pass, (B, N, L, T).
+        source: empty pass, the same shape.
+    """
+    std, mean = torch.std_mean(logits, dim=-1, keepdim=True)
+    source_std, source_mean = torch.std_mean(source, dim=-1, keepdim=True)
+    # The floor keeps a row of equal logits finite; it is far below any trained network's deviation.
+    return (logits - mean) / std.clamp_min(1e-8) * (0.5 * std + 0.5 * source_std) + 0.5 * mean + 0.5 * source_mean
+
+
+def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+    """Return the layer with weight and bias zero: a residual branch that starts as nothing."""
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
