@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..core.check import check, check_unit_rows
 from ..core.config import Config
+from ..core.device import default_device, memory_format
 from ..core.files import sha256_file
 from ..core.images import to_float
 from ..core.progress import track
@@ -23,7 +25,7 @@ from ..core.seeds import derive_seed, numpy_rng
 from ..core.training import LoopConfig, epoch_rows, fit
 from ..core.weights import load_into, load_weights, save_weights
 from .autoencoder import PatchAutoencoder, PatchAutoencoderConfig
-from .schedule import STEPS, add_noise
+from .schedule import STEPS, add_noise, velocity
 from .unet import FamilyUNet, UNetConfig
 
 
@@ -37,11 +39,18 @@ class AutoencoderRecipe(Config):
 
 
 class DenoiserRecipe(Config):
-    """Network, loop, and the share of rows trained with the empty context."""
+    """Network, loop, and how rows are drawn.
+
+    Attributes:
+        empty_share: share of rows trained with the empty context.
+        focus: share of rows whose t / 1000 is logit-normal (-0.3, 1), the middle noise levels, where most is to be learnt; the
+            others, and all of them with 0 (the published training), are uniform.
+    """
 
     network: UNetConfig
     loop: LoopConfig
-    empty_share: float = 0.2
+    empty_share: float = Field(0.2, ge=0, le=1)
+    focus: float = Field(0.0, ge=0, le=1)
 
 
 class GeneratorRecipe(Config):
@@ -73,7 +82,7 @@ def train_autoencoder(recipe: AutoencoderRecipe, image_NHWC: np.ndarray, out: Pa
     path = out / "autoencoder.safetensors"
     if path.exists():
         return path
-    network = PatchAutoencoder(recipe.network)
+    network = _initialised(PatchAutoencoder, recipe.network, recipe.loop.seed)
     sample = numpy_rng(recipe.loop.seed, "basis").permutation(len(image_NHWC))[:2000]
     network.fit_basis(to_float(image_NHWC[np.sort(sample)]))
     task = AutoencoderTask(network, recipe, image_NHWC)
@@ -87,8 +96,7 @@ def train_denoiser(recipe: DenoiserRecipe, image_NHWC: np.ndarray, embed_ND: np.
     """Train the denoiser on cached latents; return its weights file."""
     autoencoder = load_autoencoder(autoencoder_path)
     latent_MCHW = cached_latents(autoencoder, image_NHWC, out / "latents.npy")
-    torch.manual_seed(derive_seed(recipe.loop.seed, "init"))
-    task = DenoiserTask(FamilyUNet(recipe.network), recipe, latent_MCHW, torch.from_numpy(embed_ND))
+    task = DenoiserTask(_initialised(FamilyUNet, recipe.network, recipe.loop.seed), recipe, latent_MCHW, torch.from_numpy(embed_ND))
     modules = fit(task, recipe.loop, out, label="denoiser")
     facts = {"steps": recipe.loop.steps, "batch": recipe.loop.batch, "images": len(image_NHWC), "autoencoder_sha256": sha256_file(autoencoder_path)}
     path = out / "denoiser.safetensors"
@@ -131,7 +139,7 @@ class AutoencoderTask:
     """Reconstruction with the disturbance a sampler will bring."""
 
     def __init__(self, network: PatchAutoencoder, recipe: AutoencoderRecipe, image_NHWC: np.ndarray) -> None:
-        self.modules = nn.ModuleDict({"network": network.to(memory_format=torch.channels_last)})
+        self.modules = nn.ModuleDict({"network": network.to(memory_format=memory_format(default_device()))})
         self.recipe, self.image_NHWC = recipe, image_NHWC
         self.fingerprint = recipe.fingerprint()
 
@@ -155,26 +163,39 @@ class DenoiserTask:
     """Noise prediction on latents, rows [0, N) upright and [N, 2N) mirrored, sharing the embedding of the upright face."""
 
     def __init__(self, network: FamilyUNet, recipe: DenoiserRecipe, latent_MCHW: np.ndarray, embed_ND: Tensor) -> None:
-        self.modules = nn.ModuleDict({"network": network.to(memory_format=torch.channels_last)})
+        self.modules = nn.ModuleDict({"network": network.to(memory_format=memory_format(default_device()))})
         self.recipe, self.latent_MCHW, self.embed_ND = recipe, latent_MCHW, embed_ND
         self.fingerprint = recipe.fingerprint()
 
     def loss(self, step: int, device: torch.device, rank: int, world: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error on ε, unweighted."""
+        """Mean squared error on ε (or v), unweighted."""
         loop, count = self.recipe.loop, len(self.embed_ND)
         rows = epoch_rows(count, loop.batch, step, loop.seed, rank, world)
         rng = numpy_rng(loop.seed, step, "conditions", rank)
         mirrored = rng.random(len(rows)) < 0.5
         clean_BCHW = torch.from_numpy(self.latent_MCHW[rows + count * mirrored]).float().to(device)
-        t_B = torch.from_numpy(rng.integers(0, STEPS, len(rows))).to(device)
+        t_B = torch.from_numpy(draw_times(len(rows), self.recipe.focus, rng)).to(device)
         empty_B = torch.from_numpy(rng.random(len(rows)) < self.recipe.empty_share).to(device)
         empty_B[0] = True
         noise_BCHW = _normal(clean_BCHW, loop.seed, step, rank)
-        noisy_BCHW = add_noise(clean_BCHW, noise_BCHW, t_B).to(memory_format=torch.channels_last)
+        noisy_BCHW = add_noise(clean_BCHW, noise_BCHW, t_B).to(memory_format=memory_format(device))
         network = _unwrapped(self.modules)["network"]
         context_BD = network.embed_context(self.embed_ND[rows].to(device), empty_B)
         guess_BCHW = network(noisy_BCHW, t_B, context_BD).float()
-        return F.mse_loss(guess_BCHW, noise_BCHW), {}
+        target_BCHW = noise_BCHW if self.recipe.network.prediction == "epsilon" else velocity(clean_BCHW, noise_BCHW, t_B)
+        return F.mse_loss(guess_BCHW, target_BCHW), {}
+
+
+def draw_times(count: int, focus: float, rng: np.random.Generator) -> np.ndarray:
+    """Return training times in 0..999, (count,) int64; see `DenoiserRecipe.focus`."""
+    uniform, middle = rng.integers(0, STEPS, count), STEPS / (1 + np.exp(0.3 - rng.normal(size=count)))
+    return np.where(rng.random(count) < focus, middle.astype(np.int64).clip(0, STEPS - 1), uniform)
+
+
+def _initialised(network: type[nn.Module], config: Config, seed: int) -> Any:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "init"))
+        return network(config)
 
 
 def _unwrapped(modules: Any) -> Any:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..core.check import check, check_unit_rows
 from ..core.config import Config
-from ..core.device import Precision
+from ..core.device import Precision, memory_format
 from ..core.errors import UserError
 from ..core.files import bundled
 from ..core.seeds import derive_seed, noise
@@ -28,7 +28,7 @@ from ..core.weights import load_into, load_weights
 from .attention import AttentionControl
 from .autoencoder import Autoencoder, PatchAutoencoder, PatchAutoencoderConfig
 from .registry import GENERATORS
-from .schedule import ddim_steps, ddim_update
+from .schedule import ddim_steps, ddim_update, noise_from_velocity
 from .train import load_autoencoder
 from .unet import FamilyUNet, UNetConfig
 
@@ -99,7 +99,7 @@ class UIFace:
 
     def __init__(self, network: FamilyUNet, autoencoder: Autoencoder, sampler: UIFaceSampler, device: torch.device, precision: Precision) -> None:
         self.dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-        self.network = network.eval().to(device, self.dtype, memory_format=torch.channels_last)
+        self.network = network.eval().to(device, self.dtype, memory_format=memory_format(device))
         self.autoencoder = autoencoder.eval().to(device) if isinstance(autoencoder, torch.nn.Module) else autoencoder
         self.sampler, self.device = sampler, device
         self.anchor_dim = network.config.identity_dim
@@ -138,7 +138,7 @@ def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config:
             record=not second_stage and not bool(settled_B.all()),
         )
         wanted = context_BD if second_stage else torch.where(settled_B[:, None], context_BD, network.empty_rows(count))
-        empty, identity = _both_passes(network, latent_BCHW, t, wanted[rows], rows, control)
+        empty, identity = _both_passes(network, latent_BCHW, (t, alpha), wanted[rows], rows, control)
         predicted = empty.clone()
         predicted[rows] = (1 + config.guidance) * identity - config.guidance * empty if second_stage else identity
         passes_B += 1
@@ -152,11 +152,15 @@ def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config:
     return latent_BCHW, passes_B
 
 
-def _both_passes(network: FamilyUNet, latent_BCHW: Tensor, t: int, wanted_RD: Tensor, rows: Tensor, control: AttentionControl) -> tuple[Tensor, Tensor]:
-    """One batch of all empty rows and the identity rows; returns both predictions in float32."""
-    joined = torch.cat([latent_BCHW, latent_BCHW[rows]]).to(wanted_RD.dtype).contiguous(memory_format=torch.channels_last)
+def _both_passes(network: FamilyUNet, latent_BCHW: Tensor, time: tuple[int, float], wanted_RD: Tensor, rows: Tensor, control: AttentionControl) -> tuple[Tensor, Tensor]:
+    """One batch of all empty rows and the identity rows; returns both predictions of the noise in float32."""
+    t, alpha = time
+    latents = torch.cat([latent_BCHW, latent_BCHW[rows]])
+    joined = latents.to(wanted_RD.dtype).contiguous(memory_format=memory_format(latents.device))
     t_B = torch.full((len(joined),), t, device=latent_BCHW.device)
     predicted = network(joined, t_B, torch.cat([network.empty_rows(control.sources), wanted_RD]), control).float()
+    if network.config.prediction == "v":
+        predicted = noise_from_velocity(predicted, latents, alpha)
     return predicted[: control.sources], predicted[control.sources :]
 
 

@@ -1,0 +1,209 @@
+"""Filters: which rows of a data set to set aside, and why. A newcomer adds a class here or in a file beside.
+
+A filter is a `Config` (what a user writes in a job file) with `apply(FilterInput) -> FilterResult`. Axes: N images, D embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from pydantic import Field, model_validator
+from typing_extensions import Self
+
+from ..core.config import Config
+from ..core.errors import UserError
+from ..core.registry import Registry
+from .embeddings import checked_embeddings
+from .sdd_fiqa import Mode, sdd_fiqa
+
+FILTERS: Registry[type] = Registry("filter", "facefoundry.quality")
+
+_BLOCK = 2048
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterInput:
+    """What filters look at; rows in one order throughout.
+
+    Attributes:
+        embed_ND: unit embeddings of the images.
+        identity_N: their identities.
+        anchor_ND: unit anchor each image was made from, or None (real images).
+        image_hashes: one text for each image, equal exactly where the pixels are equal.
+        real_centres: unit centres of real people, (I, D), for the leakage filter, or None.
+    """
+
+    embed_ND: np.ndarray
+    identity_N: np.ndarray
+    anchor_ND: np.ndarray | None = None
+    image_hashes: tuple[str, ...] = ()
+    real_centres: np.ndarray | None = None
+
+    def __post_init__(self) -> None:
+        checked_embeddings(self.embed_ND, self.identity_N)
+        if self.anchor_ND is not None:
+            checked_embeddings(self.anchor_ND, self.identity_N, name="anchors")
+        if self.image_hashes and len(self.image_hashes) != len(self.embed_ND):
+            raise UserError(f"{len(self.image_hashes)} image hashes for {len(self.embed_ND)} images; expected one for each")
+
+    def __len__(self) -> int:
+        return len(self.embed_ND)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterResult:
+    """What a filter found.
+
+    Attributes:
+        reasons: for each row why it is set aside, with the figures, or None to keep it.
+        scores: named figures of every row to add to its record, float32, (N,); NaN where there is none.
+    """
+
+    reasons: list[str | None]
+    scores: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+class Filter(Protocol):
+    """A named rule; see the classes below."""
+
+    def apply(self, data: FilterInput) -> FilterResult:
+        """Judge every row."""
+        ...
+
+
+def build_filter(settings: Mapping[str, Any], *, source: str = "filter") -> Filter:
+    """Return the filter of `{name: sdd_fiqa, below: 20}`; unknown names and keys are `UserError`s with the near names."""
+    if "name" not in settings:
+        raise UserError(f"{source}: 'name' is missing; expected one of {', '.join(FILTERS)}")
+    return FILTERS[str(settings["name"])].parse({key: value for key, value in settings.items() if key != "name"}, source=source)
+
+
+@FILTERS.register("sdd_fiqa")
+class SddFiqaFilter(Config):
+    """Set aside images of low SDD-FIQA quality: below a label 0..100, or the lowest share of the set.
+
+    Images of identities with one image have no label and are kept.
+    """
+
+    below: float | None = Field(None, ge=0, le=100)
+    lowest_share: float | None = Field(None, gt=0, lt=1)
+    mode: Mode = "pool"
+    signed: bool = True
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Self:
+        if (self.below is None) == (self.lowest_share is None):
+            raise ValueError("expected exactly one of 'below' (label 0..100) and 'lowest_share' (0..1)")
+        return self
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Settings for tests."""
+        return cls(lowest_share=0.25)
+
+    def apply(self, data: FilterInput) -> FilterResult:
+        """Label every row and compare."""
+        label_N = sdd_fiqa(data.embed_ND, data.identity_N, mode=self.mode, seed=self.seed, signed=self.signed)
+        limit = self.below
+        if limit is None:
+            known = label_N[np.isfinite(label_N)]
+            limit = float(np.quantile(known, self.lowest_share)) if known.size else 0.0
+        return FilterResult(reasons=_reasons_below("sdd_fiqa", label_N, limit, digits=1), scores={"sdd_fiqa": label_N})
+
+
+@FILTERS.register("anchor_similarity")
+class AnchorSimilarityFilter(Config):
+    """Set aside images that lost the identity they were made for: cosine to the own anchor below a limit."""
+
+    below: float = Field(ge=-1, le=1)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Settings for tests."""
+        return cls(below=0.3)
+
+    def apply(self, data: FilterInput) -> FilterResult:
+        """Compare each image with its anchor."""
+        if data.anchor_ND is None:
+            raise UserError("the anchor_similarity filter needs the anchors the images were made from, and this set has none; remove the filter")
+        cos_N = np.einsum("nd,nd->n", data.embed_ND, data.anchor_ND).astype(np.float32)
+        return FilterResult(reasons=_reasons_below("anchor_similarity", cos_N, self.below, digits=3), scores={"anchor_similarity": cos_N})
+
+
+@FILTERS.register("duplicate")
+class DuplicateFilter(Config):
+    """Set aside repeated images: equal pixels anywhere in the set, or a cosine above a limit to an earlier kept image.
+
+    The first of each kind stays, also where the two carry different identities (the reason names the other one).
+    """
+
+    above: float | None = Field(None, gt=0, le=1)
+    within_identity: bool = True
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Settings for tests."""
+        return cls(above=0.98)
+
+    def apply(self, data: FilterInput) -> FilterResult:
+        """Compare each row with the earlier kept rows."""
+        if not data.image_hashes and self.above is None:
+            raise UserError("the duplicate filter has neither image hashes nor a limit 'above'; set above: 0.98 or so")
+        reasons: list[str | None] = [None] * len(data)
+        first: dict[str, int] = {}
+        for row, digest in enumerate(data.image_hashes):
+            earlier = first.setdefault(digest, row)
+            if earlier != row:
+                reasons[row] = f"duplicate: same pixels as row {earlier} (identity {int(data.identity_N[earlier])})"
+        if self.above is not None:
+            for row, earlier, cos in _close_pairs(data, self.above, self.within_identity):
+                if reasons[row] is None and reasons[earlier] is None:
+                    reasons[row] = f"duplicate {cos:.4f} > {self.above:.4f}: cosine to row {earlier} (identity {int(data.identity_N[earlier])})"
+        return FilterResult(reasons=reasons)
+
+
+@FILTERS.register("leakage")
+class LeakageFilter(Config):
+    """Set aside images too close to a real person's centre: cosine above a limit (image against centre, not only centre to centre)."""
+
+    above: float = Field(gt=-1, le=1)
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Settings for tests."""
+        return cls(above=0.9)
+
+    def apply(self, data: FilterInput) -> FilterResult:
+        """Find each image's nearest real centre."""
+        if data.real_centres is None:
+            raise UserError("the leakage filter needs centres of real people (they come with the anchor prior), and none were given; remove the filter or name a prior")
+        centres, _ = checked_embeddings(data.real_centres, np.arange(len(data.real_centres)), name="real centres")
+        if centres.shape[1] != data.embed_ND.shape[1]:
+            raise UserError(f"real centres have {centres.shape[1]} dimensions, the embeddings {data.embed_ND.shape[1]}; use the embedder the centres were made with")
+        nearest_N, cos_N = np.empty(len(data), np.int64), np.empty(len(data), np.float32)
+        for begin in range(0, len(data), _BLOCK):
+            cos_RI = data.embed_ND[begin : begin + _BLOCK] @ centres.T
+            nearest_N[begin : begin + _BLOCK], cos_N[begin : begin + _BLOCK] = cos_RI.argmax(axis=1), cos_RI.max(axis=1)
+        reasons = [f"leakage {cos:.3f} > {self.above:.3f}: real centre {near}" if cos > self.above else None for cos, near in zip(cos_N.tolist(), nearest_N.tolist())]
+        return FilterResult(reasons=reasons, scores={"leakage": cos_N})
+
+
+def _reasons_below(name: str, score_N: np.ndarray, limit: float, digits: int) -> list[str | None]:
+    return [f"{name} {score:.{digits}f} < {limit:.{digits}f}" if score < limit else None for score in score_N.tolist()]
+
+
+def _close_pairs(data: FilterInput, above: float, within_identity: bool) -> list[tuple[int, int, float]]:
+    """Pairs (row, earlier row, cosine) above the limit, by row, then by earlier row."""
+    found = []
+    for begin in range(0, len(data), _BLOCK):
+        rows = np.arange(begin, min(begin + _BLOCK, len(data)))
+        cos_RN = data.embed_ND[rows] @ data.embed_ND[: rows[-1] + 1].T
+        close_RN = (cos_RN > above) & (np.arange(rows[-1] + 1) < rows[:, None])
+        if within_identity:
+            close_RN &= data.identity_N[rows, None] == data.identity_N[: rows[-1] + 1]
+        found += [(begin + int(r), int(n), float(cos_RN[r, n])) for r, n in zip(*np.nonzero(close_RN))]
+    return found

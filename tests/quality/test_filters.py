@@ -1,0 +1,139 @@
+"""Every filter: a case made by hand, the contract, and bad settings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from facefoundry.core.errors import UserError
+from facefoundry.quality.filters import FILTERS, FilterInput, build_filter
+
+
+def unit(rows):
+    rows = np.asarray(rows, np.float32)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def people(count=10, shots=6, seed=0, dim=16):
+    rng = np.random.default_rng(seed)
+    centre = rng.standard_normal((count, dim))
+    identity = np.repeat(np.arange(count), shots)
+    embed = unit(centre[identity] + 0.8 * rng.standard_normal((count * shots, dim)))
+    return FilterInput(
+        embed_ND=embed,
+        identity_N=identity,
+        anchor_ND=unit(centre)[identity],
+        image_hashes=tuple(f"{k:04d}" for k in range(count * shots)),
+        real_centres=unit(rng.standard_normal((7, dim))),
+    )
+
+
+@pytest.mark.parametrize("name", list(FILTERS))
+def test_contract(name):
+    data = people()
+    before = data.embed_ND.copy()
+    filter_ = FILTERS[name].tiny()
+    first, again = filter_.apply(data), filter_.apply(data)
+    assert len(first.reasons) == len(data) and all(reason is None or (isinstance(reason, str) and reason.startswith(name)) for reason in first.reasons)
+    assert all(score.shape == (len(data),) and score.dtype == np.float32 for score in first.scores.values())
+    assert first.reasons == again.reasons and np.array_equal(data.embed_ND, before)
+    assert FILTERS[name].parse(filter_.model_dump()) == filter_
+
+
+def test_names():
+    assert list(FILTERS) == ["anchor_similarity", "duplicate", "leakage", "sdd_fiqa"]
+    with pytest.raises(UserError, match="did you mean 'leakage'"):
+        build_filter({"name": "leekage"})
+    with pytest.raises(UserError, match="'name' is missing"):
+        build_filter({"below": 3})
+
+
+def test_sdd_fiqa_by_label_and_by_share():
+    data = people()
+    result = build_filter({"name": "sdd_fiqa", "below": 20}).apply(data)
+    label = result.scores["sdd_fiqa"]
+    assert [reason is not None for reason in result.reasons] == (label < 20).tolist() and any(result.reasons)
+    worst = int(np.argmin(label))
+    assert result.reasons[worst] == "sdd_fiqa 0.0 < 20.0"
+    share = build_filter({"name": "sdd_fiqa", "lowest_share": 0.1}).apply(data)
+    assert sum(reason is not None for reason in share.reasons) == 6
+
+
+def test_sdd_fiqa_keeps_what_has_no_label():
+    data = people(5, 3)
+    identity = data.identity_N.copy()
+    identity[0] = 77
+    result = build_filter({"name": "sdd_fiqa", "below": 100}).apply(FilterInput(embed_ND=data.embed_ND, identity_N=identity))
+    assert result.reasons[0] is None and np.isnan(result.scores["sdd_fiqa"][0])
+
+
+@pytest.mark.parametrize("settings", [{}, {"below": 10, "lowest_share": 0.1}, {"below": -1}, {"lowest_share": 1.0}, {"below": "much"}, {"below": 5, "mdoe": "pool"}])
+def test_sdd_fiqa_bad_settings(settings):
+    with pytest.raises(UserError):
+        build_filter({"name": "sdd_fiqa", **settings}, source="job.yaml")
+
+
+def test_anchor_similarity():
+    data = FilterInput(embed_ND=unit([[1, 0], [1, 1], [0, 1]]), identity_N=np.zeros(3, int), anchor_ND=unit([[1, 0]] * 3))
+    result = build_filter({"name": "anchor_similarity", "below": 0.5}).apply(data)
+    assert result.reasons == [None, None, "anchor_similarity 0.000 < 0.500"]
+    assert result.scores["anchor_similarity"] == pytest.approx([1, 0.7071, 0], abs=1e-4)
+    with pytest.raises(UserError, match="needs the anchors"):
+        build_filter({"name": "anchor_similarity", "below": 0.5}).apply(FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N))
+
+
+def test_duplicate_pixels_across_identities_and_near_duplicates():
+    embed = unit([[1, 0, 0], [0, 1, 0], [1, 0, 0], [1, 0.01, 0], [1, 0.02, 0], [0, 0, 1]])
+    data = FilterInput(embed_ND=embed, identity_N=np.array([0, 0, 1, 0, 1, 1]), image_hashes=("a", "b", "a", "c", "d", "e"))
+    only_pixels = build_filter({"name": "duplicate"}).apply(data).reasons
+    assert only_pixels == [None, None, "duplicate: same pixels as row 0 (identity 0)", None, None, None]
+    near = build_filter({"name": "duplicate", "above": 0.99}).apply(data).reasons
+    assert near[3] is not None and near[3].endswith("cosine to row 0 (identity 0)") and near[3].startswith("duplicate 1.0000 > 0.9900")
+    assert near[4] is None  # its twin in identity 1 is dropped already, the others are other people
+    anywhere = build_filter({"name": "duplicate", "above": 0.99, "within_identity": False}).apply(data).reasons
+    assert anywhere[4] is not None and anywhere[5] is None
+
+
+def test_duplicate_blocks_equal_the_double_loop(monkeypatch):
+    import facefoundry.quality.filters as module
+
+    monkeypatch.setattr(module, "_BLOCK", 7)
+    data = people(8, 6, dim=4)
+    dropped = [False] * len(data)
+    for row in range(len(data)):
+        for earlier in range(row):
+            if data.identity_N[row] == data.identity_N[earlier] and not dropped[earlier] and float(data.embed_ND[row] @ data.embed_ND[earlier]) > 0.95:
+                dropped[row] = True
+    assert any(dropped)
+    assert [reason is not None for reason in build_filter({"name": "duplicate", "above": 0.95}).apply(data).reasons] == dropped
+
+
+def test_duplicate_needs_something_to_compare():
+    data = people()
+    with pytest.raises(UserError, match="neither image hashes nor"):
+        build_filter({"name": "duplicate"}).apply(FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N))
+
+
+def test_leakage():
+    data = people()
+    centres = data.real_centres.copy()
+    centres[4] = data.embed_ND[11]
+    result = build_filter({"name": "leakage", "above": 0.95}).apply(FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N, real_centres=centres))
+    assert result.reasons[11] == "leakage 1.000 > 0.950: real centre 4" and sum(reason is not None for reason in result.reasons) == 1
+    assert result.scores["leakage"] == pytest.approx((data.embed_ND @ centres.T).max(axis=1), abs=1e-6)
+    with pytest.raises(UserError, match="needs centres of real people"):
+        build_filter({"name": "leakage", "above": 0.9}).apply(FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N))
+    with pytest.raises(UserError, match="3 dimensions, the embeddings 16"):
+        build_filter({"name": "leakage", "above": 0.9}).apply(FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N, real_centres=unit(np.eye(3))))
+
+
+def test_bad_input_is_refused_at_the_door():
+    data = people()
+    broken = data.embed_ND.copy()
+    broken[9] = np.nan
+    with pytest.raises(UserError, match="row 9: nan"):
+        FilterInput(embed_ND=broken, identity_N=data.identity_N)
+    with pytest.raises(UserError, match="anchors"):
+        FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N, anchor_ND=broken)
+    with pytest.raises(UserError, match="2 image hashes for 60 images"):
+        FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N, image_hashes=("a", "b"))
