@@ -14,8 +14,8 @@ import numpy as np
 
 from ..core.errors import UserError, near_names
 from ..core.seeds import numpy_rng
+from ..identity.trees import open_tree
 from .frcsyn_labels import DATABASES, Database
-from .trees import open_tree
 from .verification import best_threshold
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import write_bytes
 from ..core.stats import auc
+from ..identity.trees import open_tree
 from .frcsyn import Comparison
 from .frcsyn_rules import SubTask, subtasks
-from .trees import open_tree
 
 System = Literal["baseline", "proposed"]
 SYSTEMS: tuple[System, System] = ("baseline", "proposed")

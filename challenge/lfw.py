@@ -18,7 +18,7 @@ from ..core.errors import UserError
 from ..core.images import decode, to_float
 from ..core.progress import bar
 from ..core.types import Embedder
-from .trees import Tree, open_tree
+from ..identity.trees import Tree, open_tree
 from .verification import KFoldResult, OperatingPoint, auc, eer, fnmr_at_fmr, kfold_accuracy, operating_point
 
 SIDE = 112

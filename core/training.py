@@ -1,14 +1,16 @@
 """One training loop for every network of the house: accelerate underneath, exact resume, logs for people and machines.
 
-Everything random in a step (which rows, noise, augmentation) is derived from (seed, step), never from a running generator. The
-state is therefore weights, optimiser, moving average and the step number, and a run that was killed ends where it would have.
+A step is a function of (settings, data, step) and the state before it: learning rate, rows, noise, augmentation and dropout masks are
+derived from the step. The state is therefore the weights, the optimiser's moments, the moving average and the step's number, and a
+run that was killed ends where it would have ended.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import time
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -18,218 +20,275 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from .config import Config
-from .device import Precision
+from .device import Precision, memory_format
 from .errors import UserError
-from .files import write_atomic, write_bytes, write_json
-from .progress import bar, log
-from .seeds import numpy_rng
+from .files import write_atomic, write_bytes
+from .progress import bar
+from .seeds import derive_seed, numpy_rng
+
+Objective = nn.Module
+"""A module with `.network` (what is trained for) whose forward takes a batch and returns named scalars, "loss" among them."""
 
 
 class LoopConfig(Config):
-    """How long, how fast, how often saved.
+    """What every training is told.
 
     Attributes:
-        steps: optimiser steps in all.
-        batch: rows a step over all processes together.
-        ema: keep a moving average of the weights (decay min(ema_max, 1 - (1 + n)^-0.75)); it is what is shipped.
-        clip: largest gradient norm; 0 turns it off.
+        epochs: passes over the data; used where `steps` is 0.
+        steps: number of steps, 0 = from `epochs`.
+        batch: rows in a step over all processes together.
+        optimiser: "sgd" (momentum 0.9) or "adamw".
+        lr: peak learning rate for this batch size.
+        schedule: after the warm-up: "constant", "cosine" to 0, "poly" (linear to 0), or "step" (times 0.1 at each of `milestones`).
+        warmup: fraction of the steps in which the rate rises linearly.
+        milestones: fractions of the steps at which "step" falls.
+        weight_decay: on weights of convolutions, linear layers and class centres.
+        decay_norms: also decay normalisation, PReLU and bias parameters (what TFace does to IR networks by accident).
+        clip: largest gradient norm of the network (class centres are not clipped); 0 = off.
+        ema: keep a moving average of the network, decay min(ema_max, 1 - (1 + n)^-0.75); the average is the result.
+        precision: of the network's forward pass; heads and losses are float32.
+        log_every, checkpoint_every: in steps; they do not change the result.
+        seed: of the initial weights, the order, the augmentation, noise and dropout.
     """
 
-    steps: int = Field(ge=1)
+    epochs: float = Field(20.0, gt=0)
+    steps: int = Field(0, ge=0)
     batch: int = Field(64, ge=1)
-    optimiser: Literal["adamw", "sgd"] = "adamw"
-    lr: float = Field(3e-4, gt=0)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: int = Field(100, ge=0)
-    schedule: Literal["constant", "cosine", "step"] = "cosine"
-    milestones: tuple[float, ...] = ()
-    clip: float = Field(1.0, ge=0)
-    ema: bool = True
-    ema_max: float = 0.9999
-    precision: Precision = "bf16"
-    save_every: int = Field(500, ge=1)
+    optimiser: Literal["sgd", "adamw"] = "sgd"
+    lr: float = Field(0.1, gt=0)
+    schedule: Literal["constant", "cosine", "poly", "step"] = "cosine"
+    warmup: float = Field(0.05, ge=0, lt=1)
+    milestones: tuple[float, ...] = (0.5, 0.75, 0.9)
+    weight_decay: float = Field(5e-4, ge=0)
+    decay_norms: bool = False
+    clip: float = Field(5.0, ge=0)
+    ema: bool = False
+    ema_max: float = Field(0.9999, gt=0, lt=1)
+    precision: Precision = "fp32"
     log_every: int = Field(20, ge=1)
+    checkpoint_every: int = Field(200, ge=1)
     seed: int = 0
 
+    def total_steps(self, batches: Batches) -> int:
+        """Return the number of steps for this data."""
+        return self.steps or max(1, round(self.epochs * batches.steps_per_epoch))
 
-class Task(Protocol):
-    """What is trained: `modules` by name, and the loss of one step."""
+    def rate(self, step: int, total: int) -> float:
+        """Return the learning rate of a step (from 0) of `total`."""
+        rising = self.warmup * total
+        if step < rising:
+            return self.lr * (step + 1) / (rising + 1)
+        done = (step - rising) / max(1.0, total - rising)
+        if self.schedule == "cosine":
+            return self.lr * 0.5 * (1 + math.cos(math.pi * done))
+        if self.schedule == "poly":
+            return self.lr * (1 - done)
+        if self.schedule == "step":
+            return self.lr * 0.1 ** sum(step >= fraction * total for fraction in self.milestones)
+        return self.lr
 
-    modules: nn.ModuleDict
 
-    def loss(self, step: int, device: torch.device, rank: int, world: int) -> tuple[Tensor, dict[str, float]]:
-        """Return the loss of this process's share of the step's batch, and figures to log."""
+class Batches(Protocol):
+    """The data of a training as a function of the step."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the data."""
+        ...
+
+    def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
+        """Return this process's share of a step: what the objective's forward takes, on the CPU."""
         ...
 
 
-def learning_rate(config: LoopConfig, step: int) -> float:
-    """Return the rate at `step`: linear warm-up, then constant, cosine to 2 % of lr, or ×0.1 at `milestones` (shares of steps)."""
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
-    share = (step - config.warmup) / max(1, config.steps - config.warmup)
-    if config.schedule == "cosine":
-        return config.lr * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
-    if config.schedule == "step":
-        return config.lr * 0.1 ** sum(step >= milestone * config.steps for milestone in config.milestones)
-    return config.lr
+def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
+    """Return the order of the rows in an epoch, a permutation, (count,) int64."""
+    return numpy_rng(seed, epoch, "order").permutation(count)
 
 
-def epoch_rows(count: int, batch: int, step: int, seed: int, rank: int = 0, world: int = 1) -> np.ndarray:
-    """Return the row numbers of a step: a fresh permutation each epoch, whole batches, this rank's share; int64 (batch / world,)."""
-    batch = min(batch, count)
-    per_epoch = count // batch
-    order = numpy_rng(seed, step // per_epoch, "rows").permutation(count)
-    start = (step % per_epoch) * batch
-    return order[start : start + batch][rank::world]
+def fresh(build: Any, seed: int, purpose: str) -> Any:
+    """Call `build` so that initial weights depend on (seed, purpose) alone; the global generator is left as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, purpose))
+        return build()
 
 
-def split_decay(module: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Parameter groups: matrices and kernels decay, vectors (biases, norms, PReLU slopes) do not."""
-    decayed = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
-    plain = [p for p in module.parameters() if p.requires_grad and p.ndim <= 1]
-    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+def decay_groups(objective: nn.Module, config: LoopConfig) -> list[dict[str, Any]]:
+    """Split the parameters by the class of their module: normalisation, PReLU and biases are not decayed."""
+    spared_classes = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for module in objective.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            spared = isinstance(module, spared_classes) or name == "bias"
+            if parameter.requires_grad:
+                groups[config.decay_norms or not spared].append(parameter)
+    return [{"params": groups[True], "weight_decay": config.weight_decay}, {"params": groups[False], "weight_decay": 0.0}]
 
 
-def fit(task: Task, config: LoopConfig, out: Path, *, label: str) -> nn.ModuleDict:
-    """Train `task.modules` and return them with the averaged weights (`config.ema`) or the last ones.
+def data_digest(*arrays: np.ndarray) -> str:
+    """Return the SHA-256 of the training data, so that a state is never resumed with other data."""
+    digest = sha256()
+    for array in arrays:
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
-    Logs go to `out/log.jsonl` and `out/tensorboard`; the state to `out/state.pt` every `save_every` steps. A run started again in
-    the same folder goes on from there.
+
+def run_loop(objective: Objective, batches: Batches, config: LoopConfig, out: Path, *, data: str, settings: Mapping[str, Any] | None = None, label: str = "training") -> int:
+    """Train in place, from the last checkpoint in `out` where there is one, and return the number of steps.
+
+    Args:
+        objective: see `Objective`; its `.network` holds the result (the average where `config.ema`).
+        data: digest of the data (`data_digest`).
+        settings: whatever else decides the result (the recipe around `config`); a state made with others is refused.
 
     Raises:
-        UserError: the folder holds the state of other settings, the state is damaged, or the loss is no longer finite.
+        UserError: loss or gradient not finite (names the step); `out` holds another run's state.
     """
+    # Imported here: looking a backbone's name up imports this module, and accelerate takes a second to load.
     from accelerate import Accelerator
 
-    accelerator = Accelerator(mixed_precision="no" if config.precision == "fp32" else config.precision, cpu=not torch.cuda.is_available())
-    run = _Run(task, config, out, accelerator)
-    step = run.resume()
-    with bar(label, config.steps) as advance:
-        advance(step)
-        for step in range(step, config.steps):
-            figures = run.step(step)
-            if accelerator.is_main_process:
-                advance(1, f"loss {figures['loss']:.4f}")
-                run.record(step, figures)
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                run.save(step + 1)
-    run.close()
-    return run.shipped()
+    total = config.total_steps(batches)
+    accelerator = Accelerator(log_with="tensorboard", project_dir=str(out), mixed_precision="fp16" if config.precision == "fp16" else "no")
+    if config.batch % accelerator.num_processes:
+        raise UserError(f"batch {config.batch} cannot be shared by {accelerator.num_processes} processes; choose a multiple of {accelerator.num_processes}")
+    objective.to(memory_format=memory_format(accelerator.device))
+    optimiser = _optimiser(objective, config)
+    objective, optimiser = accelerator.prepare(objective, optimiser)
+    plain = accelerator.unwrap_model(objective)
+    average = _moving_average(plain.network, config)
+    keeper = _Keeper(out, _decisive(config, settings, total, data), plain, optimiser, average)
+    start = keeper.restore()
+    log = _Log(out, start, accelerator)
+    with bar(label, total) as advance:
+        advance(start)
+        for step in range(start, total):
+            losses = _step(objective, optimiser, batches, config, accelerator, (step, total))
+            if average is not None:
+                average.step(plain.network.parameters())
+            if step % config.log_every == 0 or step == total - 1:
+                log.write(step, {name: float(value) for name, value in losses.items()})
+            if accelerator.is_main_process and ((step + 1) % config.checkpoint_every == 0 or step == total - 1):
+                keeper.save(step + 1)
+            advance(1, f"loss {losses['loss'].item():.3f}")
+    accelerator.end_training()
+    if average is not None:
+        average.copy_to(plain.network.parameters())
+    plain.cpu().eval()
+    return total
 
 
-class _Run:
-    """The moving parts of one training: optimiser, average, log, state."""
-
-    def __init__(self, task: Task, config: LoopConfig, out: Path, accelerator: Any) -> None:
-        self.task, self.config, self.out, self.accelerator = task, config, out, accelerator
-        self.settings = {**config.model_dump(mode="json"), "settings": getattr(task, "fingerprint", "")}
-        out.mkdir(parents=True, exist_ok=True)
-        self.plain = task.modules.to(accelerator.device)
-        self.optimiser = _optimiser(self.plain, config)
-        task.modules, self.optimiser = accelerator.prepare(self.plain, self.optimiser)
-        self.average = _moving_average(self.plain, config) if config.ema else None
-        self.writer: Any = None
-        self.started = time.monotonic()
-        self.done_here = 0
-
-    def step(self, step: int) -> dict[str, float]:
-        """One optimiser step; returns its figures."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.config, step)
-        self.plain.train()
-        # Layers with their own randomness (dropout) draw from torch's generator: pin it to the step, then give it back.
-        with torch.random.fork_rng(devices=[]), self.accelerator.autocast():
-            torch.manual_seed(int(numpy_rng(self.config.seed, step, "layers", self.accelerator.process_index).integers(2**31)))
-            loss, figures = self.task.loss(step, self.accelerator.device, self.accelerator.process_index, self.accelerator.num_processes)
-            self.accelerator.backward(loss)
-        if not torch.isfinite(loss):
-            raise UserError(f"the loss is {loss.item()} at step {step}; lower lr (now {self.config.lr}) or use precision fp32, and start again from {self.out / 'state.pt'}")
-        if self.config.clip:
-            figures["grad_norm"] = float(self.accelerator.clip_grad_norm_(self.plain.parameters(), self.config.clip))
-        self.optimiser.step()
-        self.optimiser.zero_grad(set_to_none=True)
-        if self.average is not None:
-            self.average.step(self.plain.parameters())
-        self.done_here += 1
-        return {"loss": loss.item(), **figures}
-
-    def record(self, step: int, figures: dict[str, float]) -> None:
-        """Write one line to log.jsonl and TensorBoard every `log_every` steps."""
-        if step % self.config.log_every and step + 1 != self.config.steps:
-            return
-        if self.writer is None:
-            from torch.utils.tensorboard import SummaryWriter
-
-            self.writer = SummaryWriter(str(self.out / "tensorboard"), purge_step=step)
-        seconds = time.monotonic() - self.started
-        figures = {**figures, "lr": learning_rate(self.config, step), "images_per_s": self.done_here * self.config.batch / seconds}
-        with open(self.out / "log.jsonl", "a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
-        for name, value in figures.items():
-            self.writer.add_scalar(name, value, step)
-
-    def save(self, step: int) -> None:
-        """Write the state, whole or not at all."""
-        if not self.accelerator.is_main_process:
-            return
-        state = {
-            "step": step, "settings": json.dumps(self.settings, sort_keys=True), "weights": self.plain.state_dict(),
-            "optimiser": self.optimiser.state_dict(), "average": self.average.state_dict() if self.average else None,
-        }
-        write_atomic(self.out / "state.pt", lambda temporary: torch.save(state, temporary))
-        write_json(self.out / "settings.json", self.settings)
-
-    def resume(self) -> int:
-        """Load the state if there is one; return the step to go on from."""
-        path = self.out / "state.pt"
-        if not path.exists():
-            return 0
-        try:
-            state = torch.load(path, map_location=self.accelerator.device, weights_only=True)
-        except Exception as error:
-            raise UserError(f"{path} cannot be read as a training state ({type(error).__name__}); delete it to start again") from error
-        if state["settings"] != json.dumps(self.settings, sort_keys=True):
-            changed = _changed(json.loads(state["settings"]), self.settings)
-            raise UserError(f"{self.out} holds a run with other settings ({changed}); choose another --out, or restore the settings to go on")
-        self.plain.load_state_dict(state["weights"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self._forget_after(int(state["step"]))
-        log.info("resuming %s at step %d", self.out, state["step"])
-        return int(state["step"])
-
-    def _forget_after(self, step: int) -> None:
-        """Drop log lines of steps that are about to be run again."""
-        path = self.out / "log.jsonl"
-        if self.accelerator.is_main_process and path.exists():
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.endswith("}")]
-            write_bytes(path, "".join(f"{line}\n" for line in lines if json.loads(line)["step"] < step).encode())
-
-    def shipped(self) -> nn.ModuleDict:
-        """The modules in eval mode, with averaged weights where an average is kept."""
-        if self.average is not None:
-            self.average.copy_to(self.plain.parameters())
-        return self.plain.eval()
-
-    def close(self) -> None:
-        if self.writer is not None:
-            self.writer.close()
+def _step(objective: Objective, optimiser: Any, batches: Batches, config: LoopConfig, accelerator: Any, place: tuple[int, int]) -> dict[str, Tensor]:
+    step, total = place
+    rate = config.rate(step, total)
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+    batch = [x.to(accelerator.device) for x in batches(step, accelerator.process_index, accelerator.num_processes)]
+    optimiser.zero_grad()
+    objective.train()
+    # Layers with their own randomness (dropout) draw from torch's generator: pin it to the step, then give it back.
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(config.seed, step, accelerator.process_index, "dropout"))
+        losses = objective(*batch)
+    accelerator.backward(losses["loss"])
+    network = accelerator.unwrap_model(objective).network
+    norm = accelerator.clip_grad_norm_(network.parameters(), config.clip or math.inf)
+    # Under fp16 the scaler itself skips a step whose gradient overflowed; the loss must still be finite.
+    finite = losses["loss"].detach() if config.precision == "fp16" else losses["loss"].detach() + norm
+    if not torch.isfinite(finite):
+        raise UserError(
+            f"training stopped at step {step} of {total}: loss {losses['loss'].item():.4g}, gradient norm {float(norm):.4g}, learning rate {rate:.4g}; "
+            f"lower 'lr' or lengthen 'warmup' (the last checkpoint is from before this step)"
+        )
+    optimiser.step()
+    return {**{name: value.detach() for name, value in losses.items()}, "gradient_norm": norm, "lr": torch.tensor(rate)}
 
 
-def _optimiser(module: nn.Module, config: LoopConfig) -> torch.optim.Optimizer:
-    groups = split_decay(module, config.weight_decay)
-    if config.optimiser == "sgd":
-        return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
-    return torch.optim.AdamW(groups, lr=config.lr)
+def _optimiser(objective: Objective, config: LoopConfig) -> torch.optim.Optimizer:
+    groups = decay_groups(objective, config)
+    if config.optimiser == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9)
 
 
-def _moving_average(module: nn.Module, config: LoopConfig) -> Any:
+def _moving_average(network: nn.Module, config: LoopConfig) -> Any:
+    if not config.ema:
+        return None
     from diffusers.training_utils import EMAModel
 
-    return EMAModel(module.parameters(), decay=config.ema_max, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
+    return EMAModel(network.parameters(), decay=config.ema_max, use_ema_warmup=True, inv_gamma=1.0, power=0.75)
 
 
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> str:
-    keys = sorted(key for key in {*old, *new} if old.get(key) != new.get(key))
-    return ", ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in keys)
+def _decisive(config: LoopConfig, settings: Mapping[str, Any] | None, total: int, data: str) -> dict[str, Any]:
+    """All that decides the result, flat, for comparison with the state found."""
+    values = {**config.model_dump(mode="json", exclude={"log_every", "checkpoint_every", "epochs"}), **(settings or {}), "steps": total, "data": data}
+    return json.loads(json.dumps(values, sort_keys=True, default=str))
+
+
+class _Keeper:
+    """Saves and restores the state of one run."""
+
+    def __init__(self, out: Path, settings: dict[str, Any], objective: nn.Module, optimiser: Any, average: Any) -> None:
+        self._path, self._settings = out / "state.pt", settings
+        self._objective, self._optimiser, self._average = objective, optimiser, average
+
+    def restore(self) -> int:
+        state = load_state(self._path)
+        if state is None:
+            return 0
+        held = json.loads(state.get("settings", "{}"))
+        if held != self._settings:
+            changed = [f"{key}: {held.get(key)!r} there, {self._settings.get(key)!r} now" for key in sorted({*held, *self._settings}) if held.get(key) != self._settings.get(key)]
+            raise UserError(f"{self._path} belongs to a training with another recipe or other data ({'; '.join(changed)}); choose another output folder, or delete that file to start again")
+        self._objective.load_state_dict(state["objective"])
+        self._optimiser.load_state_dict(state["optimiser"])
+        if self._average is not None:
+            self._average.load_state_dict(state["average"])
+        return int(state["step"])
+
+    def save(self, step: int) -> None:
+        average = self._average.state_dict() if self._average is not None else None
+        state = {"settings": json.dumps(self._settings), "step": step, "objective": self._objective.state_dict(), "optimiser": self._optimiser.state_dict(), "average": average}
+        write_atomic(self._path, lambda temporary: torch.save(state, temporary))
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Return a resume state, or None where there is none yet; nothing in the file is executed.
+
+    Raises:
+        UserError: the file is damaged or holds objects other than tensors, numbers and strings.
+    """
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes fail in many ways inside the restricted unpickler; all mean the same to the user
+        raise UserError(f"{path} is not a training state that can be trusted or read ({str(error).partition(chr(10))[0] or type(error).__name__}); delete it to start again") from error
+    if not isinstance(state, dict):
+        raise UserError(f"{path} holds {type(state).__name__}, expected a training state; delete it to start again")
+    return state
+
+
+class _Log:
+    """One JSON line for each logged step, and the same numbers to TensorBoard; lines after the resumed step are dropped."""
+
+    def __init__(self, out: Path, start: int, accelerator: Any) -> None:
+        self._path, self._accelerator = out / "log.jsonl", accelerator
+        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start}})
+        if accelerator.is_main_process:
+            lines = self._path.read_bytes().splitlines(keepends=True) if self._path.is_file() else []
+            write_bytes(self._path, b"".join(line for line in lines if _step_of(line) < start))
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self._accelerator.log(values, step=step)
+        if self._accelerator.is_main_process:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in values.items()}}) + "\n")
+
+
+def _step_of(line: bytes) -> float:
+    """Return a log line's step; a line cut by a kill counts as never written."""
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

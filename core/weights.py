@@ -24,30 +24,43 @@ def save_weights(path: Path, module: nn.Module, *, kind: str, config: dict[str, 
         facts: provenance for people (data, steps, figures).
         dtype: storage type of floating tensors; None keeps them.
     """
-    tensors = {name: _stored(tensor, dtype) for name, tensor in module.state_dict().items()}
+    save_tensors(path, {name: _stored(tensor, dtype) for name, tensor in module.state_dict().items()}, kind=kind, config=config, facts=facts)
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any], facts: dict[str, Any] | None = None) -> None:
+    """Write named contiguous tensors in the types they have; the other arguments as in `save_weights`."""
     # One header entry, not several: safetensors writes several in random order, and equal weights should be equal files.
     header = {"facefoundry": json.dumps({"kind": kind, "config": config, "facts": facts or {}}, sort_keys=True)}
     write_atomic(path, lambda temporary: save_file(tensors, str(temporary), metadata=header))
 
 
 def load_weights(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Return (tensors as float32 where floating, config, facts) of a file written by `save_weights`.
+    """Return (tensors as float32 where floating, config, facts) of a file written by `save_weights` or `save_tensors`.
 
     Raises:
-        UserError: not a safetensors file (a pickle, say), damaged, or another kind.
+        UserError: not a safetensors file (a pickle is never opened), damaged, or another kind.
     """
+    header, tensors = read_safetensors(path)
+    about = json.loads(header.get("facefoundry", "{}"))
+    if about.get("kind") != kind:
+        raise UserError(f"{path} is a safetensors file but holds '{about.get('kind', 'weights of another maker')}', expected '{kind}'")
+    widened = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    return widened, about["config"], about["facts"]
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return the header's text entries and all tensors (CPU) of any safetensors file."""
     if not path.is_file():
-        raise UserError(f"no weights file at {path}")
+        raise UserError(f"there is no file {path}; expected a .safetensors file")
+    with open(path, "rb") as file:
+        start = file.read(2)
+    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        raise UserError(f"{path} is a pickle (torch.save) file, expected safetensors; a pickle can run code when opened, so it is refused: convert it with safetensors.torch.save_file where it was made")
     try:
         with safe_open(str(path), framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("facefoundry", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}); pickled checkpoints are not loaded here: they can run code") from error
-    if header.get("kind") != kind:
-        raise UserError(f"{path} holds '{header.get('kind', 'weights without a kind')}', expected '{kind}'")
-    widened = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    return widened, header["config"], header["facts"]
+            return dict(file.metadata() or {}), {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path} is damaged or not a safetensors file ({error}); copy or make it again") from error
 
 
 def load_into(module: nn.Module, tensors: dict[str, Tensor], path: Path) -> None:

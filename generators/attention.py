@@ -7,10 +7,14 @@ Source: IDiff-Face (ICCV 2023) and UIFace (ICLR 2025, §3.3); shapes in generato
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+
+Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
 
 @dataclass
@@ -122,7 +126,7 @@ def blend_statistics(logits: Tensor, source: Tensor) -> Tensor:
     return (logits - mean) / std.clamp_min(1e-8) * (0.5 * std + 0.5 * source_std) + 0.5 * mean + 0.5 * source_mean
 
 
-def zeroed(layer: nn.Conv2d) -> nn.Conv2d:
+def zeroed(layer: Layer) -> Layer:
     """Return the layer with weight and bias zero: a residual branch that starts as nothing."""
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)

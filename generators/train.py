@@ -17,12 +17,13 @@ from torch import Tensor, nn
 
 from ..core.check import check, check_unit_rows
 from ..core.config import Config
-from ..core.device import default_device, memory_format
+from ..core.device import autocast, memory_format
+from ..core.errors import UserError
 from ..core.files import sha256_file
 from ..core.images import to_float
 from ..core.progress import track
 from ..core.seeds import derive_seed, numpy_rng
-from ..core.training import LoopConfig, epoch_rows, fit
+from ..core.training import LoopConfig, data_digest, epoch_order, fresh, run_loop
 from ..core.weights import load_into, load_weights, save_weights
 from .autoencoder import PatchAutoencoder, PatchAutoencoderConfig
 from .schedule import STEPS, add_noise, velocity
@@ -45,12 +46,14 @@ class DenoiserRecipe(Config):
         empty_share: share of rows trained with the empty context.
         focus: share of rows whose t / 1000 is logit-normal (-0.3, 1), the middle noise levels, where most is to be learnt; the
             others, and all of them with 0 (the published training), are uniform.
+        warm_start: denoiser weights to begin from; layers it lacks keep their own initialisation.
     """
 
     network: UNetConfig
     loop: LoopConfig
     empty_share: float = Field(0.2, ge=0, le=1)
     focus: float = Field(0.0, ge=0, le=1)
+    warm_start: Path | None = None
 
 
 class GeneratorRecipe(Config):
@@ -82,13 +85,13 @@ def train_autoencoder(recipe: AutoencoderRecipe, image_NHWC: np.ndarray, out: Pa
     path = out / "autoencoder.safetensors"
     if path.exists():
         return path
-    network = _initialised(PatchAutoencoder, recipe.network, recipe.loop.seed)
+    network = fresh(lambda: PatchAutoencoder(recipe.network), recipe.loop.seed, "autoencoder")
     sample = numpy_rng(recipe.loop.seed, "basis").permutation(len(image_NHWC))[:2000]
     network.fit_basis(to_float(image_NHWC[np.sort(sample)]))
-    task = AutoencoderTask(network, recipe, image_NHWC)
-    modules = fit(task, recipe.loop, out, label="autoencoder")
-    facts = {"steps": recipe.loop.steps, "batch": recipe.loop.batch, "images": len(image_NHWC)}
-    save_weights(path, modules["network"], kind="autoencoder", config=recipe.network.model_dump(mode="json"), facts=facts)
+    batches = FaceBatches(image_NHWC, recipe.loop, network.latent_shape)
+    steps = run_loop(AutoencoderObjective(network, recipe), batches, recipe.loop, out, data=data_digest(image_NHWC), settings=_around(recipe), label="autoencoder")
+    facts = {"steps": steps, "batch": recipe.loop.batch, "images": len(image_NHWC)}
+    save_weights(path, network, kind="autoencoder", config=recipe.network.model_dump(mode="json"), facts=facts)
     return path
 
 
@@ -96,11 +99,15 @@ def train_denoiser(recipe: DenoiserRecipe, image_NHWC: np.ndarray, embed_ND: np.
     """Train the denoiser on cached latents; return its weights file."""
     autoencoder = load_autoencoder(autoencoder_path)
     latent_MCHW = cached_latents(autoencoder, image_NHWC, out / "latents.npy")
-    task = DenoiserTask(_initialised(FamilyUNet, recipe.network, recipe.loop.seed), recipe, latent_MCHW, torch.from_numpy(embed_ND))
-    modules = fit(task, recipe.loop, out, label="denoiser")
-    facts = {"steps": recipe.loop.steps, "batch": recipe.loop.batch, "images": len(image_NHWC), "autoencoder_sha256": sha256_file(autoencoder_path)}
+    network = fresh(lambda: FamilyUNet(recipe.network), recipe.loop.seed, "denoiser")
+    if recipe.warm_start is not None:
+        held, _, _ = load_weights(recipe.warm_start, kind="denoiser")
+        load_into(network, {**network.state_dict(), **held}, recipe.warm_start)
+    batches = LatentBatches(latent_MCHW, embed_ND, recipe)
+    steps = run_loop(DenoiserObjective(network, recipe), batches, recipe.loop, out, data=data_digest(image_NHWC, embed_ND), settings=_around(recipe), label="denoiser")
+    facts = {"steps": steps, "batch": recipe.loop.batch, "images": len(image_NHWC), "autoencoder_sha256": sha256_file(autoencoder_path)}
     path = out / "denoiser.safetensors"
-    save_weights(path, modules["network"], kind="denoiser", config=recipe.network.model_dump(mode="json"), facts=facts)
+    save_weights(path, network, kind="denoiser", config=recipe.network.model_dump(mode="json"), facts=facts)
     return path
 
 
@@ -110,6 +117,10 @@ def load_autoencoder(path: Path) -> PatchAutoencoder:
     network = PatchAutoencoder(PatchAutoencoderConfig.parse(config, source=str(path)))
     load_into(network, tensors, path)
     return network.eval()
+
+
+def _around(recipe: AutoencoderRecipe | DenoiserRecipe) -> dict[str, Any]:
+    return recipe.model_dump(mode="json", exclude={"loop"})
 
 
 @torch.no_grad()
@@ -135,55 +146,74 @@ def cached_latents(autoencoder: PatchAutoencoder, image_NHWC: np.ndarray, path: 
     return np.load(path, mmap_mode="r")
 
 
-class AutoencoderTask:
-    """Reconstruction with the disturbance a sampler will bring."""
+class FaceBatches:
+    """Faces, mirrored half the time, and the disturbance of their latents."""
 
-    def __init__(self, network: PatchAutoencoder, recipe: AutoencoderRecipe, image_NHWC: np.ndarray) -> None:
-        self.modules = nn.ModuleDict({"network": network.to(memory_format=memory_format(default_device()))})
-        self.recipe, self.image_NHWC = recipe, image_NHWC
-        self.fingerprint = recipe.fingerprint()
+    def __init__(self, image_NHWC: np.ndarray, loop: LoopConfig, latent_shape: tuple[int, int, int]) -> None:
+        self._image_NHWC, self._loop, self._latent_shape = image_NHWC, loop, latent_shape
+        self.steps_per_epoch = _whole_batches(len(image_NHWC), loop.batch)
 
-    def loss(self, step: int, device: torch.device, rank: int, world: int) -> tuple[Tensor, dict[str, float]]:
-        """|x - x̂| plus the same of horizontal and vertical differences."""
-        loop = self.recipe.loop
-        rows = epoch_rows(len(self.image_NHWC), loop.batch, step, loop.seed, rank, world)
-        image_BCHW = to_float(self.image_NHWC[np.sort(rows)]).to(device)
-        image_BCHW = _mirrored(image_BCHW, numpy_rng(loop.seed, step, "mirror", rank))
-        network = _unwrapped(self.modules)["network"]
-        latent_BCHW = network.encode(image_BCHW)
-        noise = _normal(latent_BCHW, loop.seed, step, rank)
-        back_BCHW = network.decode(latent_BCHW + self.recipe.latent_noise * noise).float()
-        plain = F.l1_loss(back_BCHW, image_BCHW)
+    def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
+        """Return images, (B, 3, 112, 112), and standard normal noise of the latents' shape."""
+        rows = _rows(self, len(self._image_NHWC), self._loop, step)[rank::world]
+        image_BCHW = to_float(self._image_NHWC[rows])
+        flip_B = torch.from_numpy(numpy_rng(self._loop.seed, step, "mirror", rank).random(len(rows)) < 0.5)
+        image_BCHW = torch.where(flip_B[:, None, None, None], image_BCHW.flip(-1), image_BCHW)
+        return image_BCHW, _normal((len(rows), *self._latent_shape), self._loop.seed, step, rank)
+
+
+class AutoencoderObjective(nn.Module):
+    """Reconstruction with the disturbance a sampler will bring: |x - x̂| plus the same of horizontal and vertical differences."""
+
+    def __init__(self, network: PatchAutoencoder, recipe: AutoencoderRecipe) -> None:
+        super().__init__()
+        self.network, self._recipe = network, recipe
+
+    def forward(self, image_BCHW: Tensor, noise_BCHW: Tensor) -> dict[str, Tensor]:
+        latent_BCHW = self.network.encode(image_BCHW) + self._recipe.latent_noise * noise_BCHW
+        with autocast(image_BCHW.device, self._recipe.loop.precision):
+            back_BCHW = self.network.decode(latent_BCHW).float()
         edges = sum(F.l1_loss(back_BCHW.diff(dim=d), image_BCHW.diff(dim=d)) for d in (-1, -2))
         psnr = 10 * torch.log10(4 / F.mse_loss(back_BCHW, image_BCHW))
-        return plain + self.recipe.gradient * edges, {"psnr_db": float(psnr.detach())}
+        return {"loss": F.l1_loss(back_BCHW, image_BCHW) + self._recipe.gradient * edges, "psnr_db": psnr}
 
 
-class DenoiserTask:
-    """Noise prediction on latents, rows [0, N) upright and [N, 2N) mirrored, sharing the embedding of the upright face."""
+class LatentBatches:
+    """Latents with noise, time, identity and the rows that train the empty context.
 
-    def __init__(self, network: FamilyUNet, recipe: DenoiserRecipe, latent_MCHW: np.ndarray, embed_ND: Tensor) -> None:
-        self.modules = nn.ModuleDict({"network": network.to(memory_format=memory_format(default_device()))})
-        self.recipe, self.latent_MCHW, self.embed_ND = recipe, latent_MCHW, embed_ND
-        self.fingerprint = recipe.fingerprint()
+    Latent rows [0, N) are upright and [N, 2N) mirrored; both share the embedding of the upright face.
+    """
 
-    def loss(self, step: int, device: torch.device, rank: int, world: int) -> tuple[Tensor, dict[str, float]]:
-        """Mean squared error on ε (or v), unweighted."""
-        loop, count = self.recipe.loop, len(self.embed_ND)
-        rows = epoch_rows(count, loop.batch, step, loop.seed, rank, world)
+    def __init__(self, latent_MCHW: np.ndarray, embed_ND: np.ndarray, recipe: DenoiserRecipe) -> None:
+        self._latent_MCHW, self._embed_ND, self._recipe = latent_MCHW, torch.from_numpy(embed_ND), recipe
+        self.steps_per_epoch = _whole_batches(len(embed_ND), recipe.loop.batch)
+
+    def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
+        """Return clean latents, noise, times (B,), identities (B, D) and `empty_B` (bool; the first row always)."""
+        loop, count = self._recipe.loop, len(self._embed_ND)
+        rows = _rows(self, count, loop, step)[rank::world]
         rng = numpy_rng(loop.seed, step, "conditions", rank)
         mirrored = rng.random(len(rows)) < 0.5
-        clean_BCHW = torch.from_numpy(self.latent_MCHW[rows + count * mirrored]).float().to(device)
-        t_B = torch.from_numpy(draw_times(len(rows), self.recipe.focus, rng)).to(device)
-        empty_B = torch.from_numpy(rng.random(len(rows)) < self.recipe.empty_share).to(device)
+        clean_BCHW = torch.from_numpy(self._latent_MCHW[rows + count * mirrored]).float()
+        t_B = torch.from_numpy(draw_times(len(rows), self._recipe.focus, rng))
+        empty_B = torch.from_numpy(rng.random(len(rows)) < self._recipe.empty_share)
         empty_B[0] = True
-        noise_BCHW = _normal(clean_BCHW, loop.seed, step, rank)
-        noisy_BCHW = add_noise(clean_BCHW, noise_BCHW, t_B).to(memory_format=memory_format(device))
-        network = _unwrapped(self.modules)["network"]
-        context_BD = network.embed_context(self.embed_ND[rows].to(device), empty_B)
-        guess_BCHW = network(noisy_BCHW, t_B, context_BD).float()
-        target_BCHW = noise_BCHW if self.recipe.network.prediction == "epsilon" else velocity(clean_BCHW, noise_BCHW, t_B)
-        return F.mse_loss(guess_BCHW, target_BCHW), {}
+        return clean_BCHW, _normal(tuple(clean_BCHW.shape), loop.seed, step, rank), t_B, self._embed_ND[rows], empty_B
+
+
+class DenoiserObjective(nn.Module):
+    """Mean squared error on ε (or v), unweighted."""
+
+    def __init__(self, network: FamilyUNet, recipe: DenoiserRecipe) -> None:
+        super().__init__()
+        self.network, self._recipe = network, recipe
+
+    def forward(self, clean_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, identity_BD: Tensor, empty_B: Tensor) -> dict[str, Tensor]:
+        noisy_BCHW = add_noise(clean_BCHW, noise_BCHW, t_B).contiguous(memory_format=memory_format(clean_BCHW.device))
+        target_BCHW = noise_BCHW if self._recipe.network.prediction == "epsilon" else velocity(clean_BCHW, noise_BCHW, t_B)
+        with autocast(clean_BCHW.device, self._recipe.loop.precision):
+            guess_BCHW = self.network(noisy_BCHW, t_B, self.network.embed_context(identity_BD, empty_B))
+        return {"loss": F.mse_loss(guess_BCHW.float(), target_BCHW)}
 
 
 def draw_times(count: int, focus: float, rng: np.random.Generator) -> np.ndarray:
@@ -192,21 +222,16 @@ def draw_times(count: int, focus: float, rng: np.random.Generator) -> np.ndarray
     return np.where(rng.random(count) < focus, middle.astype(np.int64).clip(0, STEPS - 1), uniform)
 
 
-def _initialised(network: type[nn.Module], config: Config, seed: int) -> Any:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "init"))
-        return network(config)
+def _whole_batches(count: int, batch: int) -> int:
+    if count < batch:
+        raise UserError(f"the data has {count} faces, less than one batch of {batch}; pass more faces or a smaller 'batch'")
+    return count // batch
 
 
-def _unwrapped(modules: Any) -> Any:
-    return modules.module if hasattr(modules, "module") else modules
+def _rows(batches: FaceBatches | LatentBatches, count: int, loop: LoopConfig, step: int) -> np.ndarray:
+    epoch, place = divmod(step, batches.steps_per_epoch)
+    return epoch_order(count, epoch, loop.seed)[place * loop.batch : (place + 1) * loop.batch]
 
 
-def _normal(like: Tensor, seed: int, step: int, rank: int) -> Tensor:
-    generator = torch.Generator().manual_seed(derive_seed(seed, step, "noise", rank))
-    return torch.randn(like.shape, generator=generator).to(like.device)
-
-
-def _mirrored(image_BCHW: Tensor, rng: np.random.Generator) -> Tensor:
-    flip_B = torch.from_numpy(rng.random(len(image_BCHW)) < 0.5).to(image_BCHW.device)
-    return torch.where(flip_B[:, None, None, None], image_BCHW.flip(-1), image_BCHW)
+def _normal(shape: tuple[int, ...], seed: int, step: int, rank: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(seed, step, "noise", rank)))

@@ -26,6 +26,9 @@ class UNetConfig(Config):
         context_dim: length of the shared context vector.
         tokens: context tokens a block makes of the context vector.
         context_dropout: contextual partial dropout (IDiff-Face): components of the context zeroed in training.
+        identity_scale: factor on the unit identity embeddings; √identity_dim brings their components to variance 1, without which the
+            biases drown them and the identity is learnt late (1, the published network's reading, is the default).
+        context_in_time: also add the context to the time embedding, as the AdaGN variant of the same code base does.
         prediction: what the last layer says: the noise ε, or v = √ᾱ ε - √(1-ᾱ) z (Salimans & Ho 2022), from which ε follows. v keeps
             errors at high noise from being multiplied by 1/√ᾱ (128 at t = 980), which a short training in bfloat16 does not survive.
     """
@@ -41,6 +44,8 @@ class UNetConfig(Config):
     context_dim: int = 256
     tokens: int = 32
     context_dropout: float = 0.25
+    identity_scale: float = 1.0
+    context_in_time: bool = False
     prediction: Literal["epsilon", "v"] = "epsilon"
 
 
@@ -55,6 +60,7 @@ class FamilyUNet(nn.Module):
         self.time = nn.Sequential(nn.Linear(config.width, time_dim), nn.SiLU(), nn.Linear(time_dim, time_dim))
         self.context = nn.Linear(config.identity_dim, config.context_dim)
         self.context_dropout = nn.Dropout(config.context_dropout)
+        self.context_to_time = zeroed(nn.Linear(config.context_dim, time_dim)) if config.context_in_time else None
         self.empty_context = nn.Parameter(torch.randn(config.context_dim))
 
         def stage(c_in: int, c_out: int, attend: bool) -> Stage:
@@ -82,7 +88,7 @@ class FamilyUNet(nn.Module):
 
         The empty context does not pass through the dropout (UIFace, §2.1 of generators.md).
         """
-        context_BD = self.context_dropout(self.context(identity_BD))
+        context_BD = self.context_dropout(self.context(identity_BD * self.config.identity_scale))
         if drop_B is None:
             return context_BD
         return torch.where(drop_B[:, None], self.empty_context.to(context_BD.dtype), context_BD)
@@ -93,6 +99,8 @@ class FamilyUNet(nn.Module):
 
     def forward(self, latent_BCHW: Tensor, t_B: Tensor, context_BD: Tensor, control: AttentionControl | None = None) -> Tensor:
         time_BD = self.time(sinusoid(t_B, self.config.width).to(self.stem.weight.dtype))
+        if self.context_to_time is not None:
+            time_BD = time_BD + self.context_to_time(context_BD)
         x = self.stem(latent_BCHW)
         skips = [x]
         for layer in self.down:

@@ -47,7 +47,7 @@ faces = load_dataset("{{this folder or repository}}")
 
 ## Leakage
 
-Similarity of the identities to the real people of the training data, threshold, its false match rate and the number removed: {leakage}
+Similarity to the real people of the training data: {leakage}
 
 ## Uses
 

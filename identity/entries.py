@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import stat
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import UserError
 from .metadata import METADATA_NAMES, identity_by_file
 from .parquet import iter_parquet, parquet_rows, parquet_shards
-
-MAX_FILE_BYTES = 256 * 1024 * 1024
-"""Larger files are not read (a zip entry may claim any size)."""
+from .trees import Tree, open_tree
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"})
 _SPLITS = frozenset({"train", "test", "validation", "val", "valid", "dev", "eval"})
@@ -51,7 +44,10 @@ class EntrySource:
         if not self.path.exists():
             raise UserError(f"{self.path} does not exist; expected a folder per identity, a zip of that, or a dataset folder")
         self._shards = parquet_shards(self.path)
-        self._files = () if self._shards else self._list_files()
+        self._files: tuple[str, ...] = ()
+        if not self._shards:
+            with open_tree(self.path) as tree:
+                self._files = tuple(tree.names())
         if not self._shards and not self._files:
             raise UserError(f"{self.path} holds no files; expected one folder of images for each identity")
 
@@ -64,37 +60,13 @@ class EntrySource:
                 yield Entry(path=name, identity=identity, data=data, problem=problem)
             return
         identity_of = {name: identity for name, identity in zip(self._files, identity_names(self._files))}
-        with self._opened() as archive:
-            known = identity_by_file(self._files, lambda name: self._read(archive, name))
+        with open_tree(self.path) as tree:
+            known = identity_by_file(self._files, tree.read)
             for name in sorted({*self._files, *known}):
                 if PurePosixPath(name).name in METADATA_NAMES:
                     continue
-                data, problem = self._try_read(archive, name)
+                data, problem = _try_read(tree, name)
                 yield Entry(path=name, identity=known.get(name) or identity_of.get(name, ""), data=data, problem=problem)
-
-    def _opened(self) -> AbstractContextManager[zipfile.ZipFile | None]:
-        return zipfile.ZipFile(self.path) if self.path.is_file() else nullcontext()
-
-    def _list_files(self) -> tuple[str, ...]:
-        if self.path.is_dir():
-            return tuple(sorted(_walk(self.path)))
-        try:
-            with zipfile.ZipFile(self.path) as archive:
-                return tuple(sorted({_safe_name(self.path, info) for info in archive.infolist() if not info.is_dir()}))
-        except zipfile.BadZipFile as error:
-            raise UserError(f"{self.path} is not a zip file that can be read ({error}); expected a folder, a zip or a Parquet set") from error
-
-    def _try_read(self, archive: zipfile.ZipFile | None, name: str) -> tuple[bytes | None, str | None]:
-        try:
-            return self._read(archive, name), None
-        except (OSError, KeyError, zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
-            return None, f"cannot be read ({getattr(error, 'strerror', None) or error})"
-
-    def _read(self, archive: zipfile.ZipFile | None, name: str) -> bytes:
-        size = (self.path / name).stat().st_size if archive is None else archive.getinfo(name).file_size
-        if size > MAX_FILE_BYTES:
-            raise OSError(f"{size} bytes, more than the limit of {MAX_FILE_BYTES}")
-        return (self.path / name).read_bytes() if archive is None else archive.read(name)
 
 
 def identity_names(files: Sequence[str]) -> list[str]:
@@ -126,22 +98,8 @@ def _is_image(name: str) -> bool:
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("._") and "__MACOSX" not in path.parts
 
 
-def _walk(root: Path) -> Iterator[str]:
-    seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, followlinks=True):
-        real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back into the tree
-            subfolders.clear()
-            continue
-        seen.add(real)
-        for file in files:
-            yield (Path(folder) / file).relative_to(root).as_posix()
-
-
-def _safe_name(archive: Path, info: zipfile.ZipInfo) -> str:
-    name = info.filename
-    if stat.S_ISLNK(info.external_attr >> 16):
-        raise UserError(f"{archive} holds a symbolic link ('{name}'), which is refused; zip the files themselves")
-    if name.startswith(("/", "\\")) or (len(name) > 1 and name[1] == ":") or ".." in name.replace("\\", "/").split("/"):
-        raise UserError(f"{archive} holds the unsafe path '{name}', which is refused; zip the folder with relative paths inside it")
-    return name
+def _try_read(tree: Tree, name: str) -> tuple[bytes | None, str | None]:
+    try:
+        return tree.read(name), None
+    except UserError as error:
+        return None, str(error)

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+import torch
+from safetensors.numpy import save_file
 
-from ..core.check import check, check_unit_rows
+from ..core.check import check
 from ..core.errors import UserError
 from ..core.files import write_atomic
 from ..core.seeds import numpy_rng
+from ..core.weights import load_weights, save_tensors
+from .centres import class_centres, unit_rows
 from .mixture import Mixture, fit_mixture
 
 COMPONENTS = 4
@@ -27,24 +29,46 @@ SHRINK = 0.3
 """Measured on 4200 people, 1000 held out: K = 1, 2, 4, 8, 16 gives 97.3, 100.3, 102.2, 102.2, 102.2 nats; four is the smallest that reaches the plateau."""
 
 _TWIN_COSINE = 0.85
-_KEYS = ("mean", "axes", "weight", "offset", "factor", "real")
+_KIND = "anchor-prior"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchorPool:
+    """Anchors that were checked where the real people were known, so that those need not travel.
+
+    Attributes:
+        anchor_ID: unit float32, (I, D).
+        share_I: share of the prior that lies nearest to each, float32 (I,). A full pool is packed evenly, people are not: anchors drawn by
+            their shares are as common or rare as draws from the prior.
+        max_cosine: every two of them lie below it.
+        leak_cosine: none reaches it to the centre of a real person.
+        people: how many real people that were.
+    """
+
+    anchor_ID: np.ndarray
+    share_I: np.ndarray
+    max_cosine: float
+    leak_cosine: float
+    people: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnchorPrior:
-    """A distribution over identity directions, and the real people it must not reproduce.
+    """A distribution over identity directions, with the real people it must not reproduce or a pool that was checked against them.
 
     Attributes:
         mean_D: mean of the real class centres, (D,).
         axis_RD: principal axes, orthonormal rows, (R, D).
         mixture: density of the centres along these axes.
-        real_ID: unit class centres of the real people, (I, D): biometric templates, kept only for the leakage check.
+        real_ID: unit class centres of the real people, (I, D): biometric templates, for the leakage check. Empty in whatever is published.
+        pool: anchors checked beforehand, or None.
     """
 
     mean_D: np.ndarray
     axis_RD: np.ndarray
     mixture: Mixture
     real_ID: np.ndarray
+    pool: AnchorPool | None = None
 
     @classmethod
     def fit(cls, embed_ND: np.ndarray, identity_N: np.ndarray, *, components: int = COMPONENTS) -> AnchorPrior:
@@ -69,12 +93,16 @@ class AnchorPrior:
         return (point_ND / np.linalg.norm(point_ND, axis=1, keepdims=True)).astype(np.float32)
 
     def save(self, path: Path) -> None:
-        """Write a safetensors file; the class centres are stored as fp16 (cosines move by less than 0.001)."""
-        mixture = self.mixture
-        values = (self.mean_D, self.axis_RD, mixture.weight_K, mixture.mean_KR, mixture.factor_KRR)
-        tensors = {key: np.ascontiguousarray(value, np.float32) for key, value in zip(_KEYS, values)}
-        tensors["real"] = self.real_ID.astype(np.float16)
-        write_atomic(path, lambda temporary: save_file(tensors, temporary, metadata={"kind": "anchor-prior"}))
+        """Write a safetensors file; centres and pool as fp16 (cosines move by less than 0.001; `seal_prior` checks its pool after that)."""
+        mixture, pool = self.mixture, self.pool
+        arrays = {"mean": self.mean_D, "axes": self.axis_RD, "weight": mixture.weight_K, "offset": mixture.mean_KR, "factor": mixture.factor_KRR}
+        tensors = {name: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for name, array in arrays.items()}
+        if len(self.real_ID):
+            tensors["real"] = torch.from_numpy(self.real_ID.astype(np.float16))
+        if pool:
+            tensors |= {"pool": torch.from_numpy(pool.anchor_ID.astype(np.float16)), "share": torch.from_numpy(pool.share_I)}
+        checks = {"max_cosine": pool.max_cosine, "leak_cosine": pool.leak_cosine, "people": pool.people} if pool else {}
+        save_tensors(Path(path), tensors, kind=_KIND, config=checks)
 
     @classmethod
     def load(cls, path: Path) -> AnchorPrior:
@@ -83,18 +111,22 @@ class AnchorPrior:
         Raises:
             UserError: absent, damaged, or another kind of file.
         """
+        tensors, checks, _ = load_weights(Path(path), kind=_KIND)
         try:
-            tensors = load_file(path)
-            mean_D, axis_RD, weight_K, offset_KR, factor_KRR, real_ID = (tensors[key].astype(np.float64) for key in _KEYS)
-        except (OSError, SafetensorError, KeyError) as error:
-            raise UserError(f"{path} is not an anchor prior that can be read ({error}); expected a file made by fit_prior") from error
+            mean_D, axis_RD, weight_K, offset_KR, factor_KRR = (tensors[name].double().numpy() for name in ("mean", "axes", "weight", "offset", "factor"))
+            real_ID = unit_rows(tensors["real"].numpy(), f"{path}, real,") if "real" in tensors else np.empty((0, len(mean_D)), np.float32)
+            pool = AnchorPool(anchor_ID=unit_rows(tensors["pool"].numpy(), f"{path}, pool,"), share_I=tensors["share"].numpy(), **checks) if "pool" in tensors else None
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{path} is not an anchor prior that can be read ({error} is missing); write it again with this version's fit_prior or seal_prior") from error
         mixture = Mixture(weight_K=weight_K / weight_K.sum(), mean_KR=offset_KR, factor_KRR=factor_KRR)
-        real_ID /= np.linalg.norm(real_ID, axis=1, keepdims=True)
-        return cls(mean_D=mean_D, axis_RD=axis_RD, mixture=mixture, real_ID=real_ID.astype(np.float32))
+        return cls(mean_D=mean_D, axis_RD=axis_RD, mixture=mixture, real_ID=real_ID, pool=pool)
 
 
 def fit_prior(embed_ND: np.ndarray, identity_N: np.ndarray, out: Path) -> AnchorPrior:
-    """Fit the prior to unit embeddings (N, D) with their identities (N,) and write it to `out`."""
+    """Fit the prior to unit embeddings (N, D) with their identities (N,) and write it to `out`, with the real centres: not a file to publish.
+
+    Draw from it with `anchors.sample_anchors`; make a file without real people of it with `anchors.seal_prior`.
+    """
     prior = AnchorPrior.fit(embed_ND, identity_N)
     prior.save(Path(out))
     return prior
@@ -108,20 +140,6 @@ def write_centre(raw_ND: np.ndarray, out: Path) -> np.ndarray:
         raise ValueError("raw_ND holds NaN or infinite descriptors; drop these rows first")
     write_atomic(Path(out), lambda temporary: save_file({"mean": mean_D}, temporary, metadata={"kind": "dlib-centre"}))
     return mean_D
-
-
-def class_centres(embed_ND: np.ndarray, identity_N: np.ndarray) -> np.ndarray:
-    """Return the unit mean direction of each identity in the order of `np.unique`, float32 (I, D).
-
-    Raises:
-        ValueError: rows that are not unit length (NaN included), or one label missing.
-    """
-    check_unit_rows("embed_ND", embed_ND)
-    check("identity_N", np.asarray(identity_N), str(len(embed_ND)))
-    names, index_N = np.unique(identity_N, return_inverse=True)
-    sum_ID = np.zeros((len(names), embed_ND.shape[1]))
-    np.add.at(sum_ID, index_N, embed_ND)
-    return (sum_ID / np.linalg.norm(sum_ID, axis=1, keepdims=True)).astype(np.float32)
 
 
 def _without_twins(real_ID: np.ndarray) -> np.ndarray:

@@ -180,7 +180,7 @@ class LeakageFilter(Config):
     def apply(self, data: FilterInput) -> FilterResult:
         """Find each image's nearest real centre."""
         if data.real_centres is None:
-            raise UserError("the leakage filter needs centres of real people (they come with the anchor prior), and none were given; remove the filter or name a prior")
+            raise UserError("the leakage filter needs centres of real people, and none were given (none ship); make them with identity.centres.write_centres or remove the filter")
         centres, _ = checked_embeddings(data.real_centres, np.arange(len(data.real_centres)), name="real centres")
         if centres.shape[1] != data.embed_ND.shape[1]:
             raise UserError(f"real centres have {centres.shape[1]} dimensions, the embeddings {data.embed_ND.shape[1]}; use the embedder the centres were made with")

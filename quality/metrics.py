@@ -12,6 +12,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.seeds import numpy_rng
 from ..core.stats import auc, d_prime, eer, fdr, fnmr_at_fmr
+from ..identity.centres import class_centres
 from .embeddings import checked_embeddings
 
 MAX_PAIRS = 5_000_000
@@ -110,11 +111,7 @@ def dataset_figures(embed_ND: np.ndarray, identity_N: np.ndarray, *, threshold: 
 
 def identity_centres(embed_ND: np.ndarray, identity_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the normalised mean of each identity, sorted by identity, (I, D), and each image's row in it, (N,)."""
-    names, index_N = np.unique(identity_N, return_inverse=True)
-    sum_ID = np.zeros((names.size, embed_ND.shape[1]))
-    np.add.at(sum_ID, index_N, embed_ND)
-    length_I = np.linalg.norm(sum_ID, axis=1, keepdims=True)
-    return (sum_ID / np.maximum(length_I, 1e-12)).astype(np.float32), index_N
+    return class_centres(embed_ND, identity_N), np.unique(identity_N, return_inverse=True)[1]
 
 
 def pair_scores(embed_ND: np.ndarray, identity_N: np.ndarray, *, max_pairs: int = MAX_PAIRS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -30,27 +30,11 @@ def sdd_fiqa(
     rounds: int = 12,
     pool: int = 288,
     signed: bool = False,
+    raw: bool = False,
 ) -> np.ndarray:
-    """Return quality labels 0..100 relative to this data set, float32, (N,); NaN for identities with one image.
+    """Return quality labels 0..100 relative to this data set, float32, (N,), larger is better; NaN for identities with one image.
 
-    Larger is better. The distances are averaged over the rounds and normalised once, as the paper's expectation asks (the released
-    code normalises each round). See `separation` for the modes and the other arguments.
-    """
-    return normalise_labels(separation(embed_ND, identity_N, mode=mode, seed=seed, draws=draws, rounds=rounds, pool=pool, signed=signed))
-
-
-def separation(
-    embed_ND: np.ndarray,
-    identity_N: np.ndarray,
-    *,
-    mode: Mode = "published",
-    seed: int = 0,
-    draws: int = 24,
-    rounds: int = 12,
-    pool: int = 288,
-    signed: bool = False,
-) -> np.ndarray:
-    """Return the raw distances W1 in cosine units, float32, (N,); NaN for identities with one image.
+    The distances are averaged over the rounds and normalised once, as the paper's expectation asks (the released code normalises each round).
 
     Args:
         embed_ND: unit rows of a trained recogniser.
@@ -60,6 +44,7 @@ def separation(
         seed: the draws depend on it and on the image's row, on nothing else.
         signed: guard against wrong labels: 0 where the mean positive lies below the mean negative. W1 has no sign, so an image under
             the wrong name scores high without it.
+        raw: return the distances W1 themselves, in cosine units.
 
     Raises:
         UserError: NaN embeddings, fewer than two identities, or a pool that holds no other identity for some image.
@@ -82,9 +67,9 @@ def separation(
         sorted_N = _pool_distances(sorted_ND, start_N, count_N, drawn, signed)
     else:
         raise UserError(f"unknown mode '{mode}' of SDD-FIQA; expected published, exact or pool")
-    label_N = np.empty(len(order), np.float32)
-    label_N[order] = sorted_N
-    return label_N
+    distance_N = np.empty(len(order), np.float32)
+    distance_N[order] = sorted_N
+    return distance_N if raw else normalise_labels(distance_N)
 
 
 def normalise_labels(distance_N: np.ndarray) -> np.ndarray:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from facefoundry.core.errors import UserError
-from facefoundry.core.training import LoopConfig
+from facefoundry.core.training import LoopConfig, run_loop
 from facefoundry.generators.autoencoder import PatchAutoencoderConfig
-from facefoundry.generators.train import AutoencoderRecipe, DenoiserRecipe, DenoiserTask, GeneratorRecipe, train_generator
-from facefoundry.generators.unet import FamilyUNet, UNetConfig
+from facefoundry.generators.train import AutoencoderRecipe, DenoiserRecipe, GeneratorRecipe, LatentBatches, train_generator
+from facefoundry.generators.unet import UNetConfig
 
 NETWORK = UNetConfig(channels=4, width=16, multipliers=(1, 2), attention=(False, True), blocks=1, head_dim=8, groups=4, identity_dim=8, context_dim=8, tokens=4)
 
@@ -23,8 +23,8 @@ NETWORK = UNetConfig(channels=4, width=16, multipliers=(1, 2), attention=(False,
 def recipe(steps: int = 12) -> GeneratorRecipe:
     return GeneratorRecipe(
         name="tiny",
-        autoencoder=AutoencoderRecipe(network=PatchAutoencoderConfig(patch=14, channels=4, width=16, blocks=1), loop=LoopConfig(steps=3, batch=4, precision="fp32")),
-        denoiser=DenoiserRecipe(network=NETWORK, loop=LoopConfig(steps=steps, batch=4, precision="fp32", save_every=2, warmup=2)),
+        autoencoder=AutoencoderRecipe(network=PatchAutoencoderConfig(patch=14, channels=4, width=16, blocks=1), loop=LoopConfig(steps=3, batch=4, optimiser="adamw", lr=1e-3, ema=True)),
+        denoiser=DenoiserRecipe(network=NETWORK, loop=LoopConfig(steps=steps, batch=4, optimiser="adamw", lr=3e-4, ema=True, checkpoint_every=2, warmup=0.2)),
     )
 
 
@@ -40,11 +40,11 @@ sys.path[:0] = [{tests!r}]
 from pathlib import Path
 import test_training as here
 from facefoundry.core import training
-save = training._Run.save
-def slow_save(run, step):
-    save(run, step)
+save = training._Keeper.save
+def slow_save(keeper, step):
+    save(keeper, step)
     time.sleep(0.15)
-training._Run.save = slow_save
+training._Keeper.save = slow_save
 here.train_generator(here.recipe(), *here.faces(), Path({out!r}))
 """
 
@@ -67,7 +67,7 @@ def test_kill_9_and_resume_give_the_weights_of_an_undisturbed_run(tmp_path):
 
 def test_other_settings_in_the_same_folder_are_refused(tmp_path):
     train_generator(recipe(4), *faces(), tmp_path)
-    with pytest.raises(UserError, match="other settings.*steps: 4 there, 6 now"):
+    with pytest.raises(UserError, match="another recipe or other data .steps: 4 there, 6 now"):
         train_generator(recipe(6), *faces(), tmp_path)
 
 
@@ -80,58 +80,65 @@ def test_a_pickle_in_the_place_of_the_state_is_refused(tmp_path):
 
     (tmp_path / "autoencoder").mkdir()
     (tmp_path / "autoencoder" / "state.pt").write_bytes(pickle.dumps(Payload()))
-    with pytest.raises(UserError, match="cannot be read as a training state"):
+    with pytest.raises(UserError, match="not a training state that can be trusted"):
         train_generator(recipe(), *faces(), tmp_path)
 
 
 def test_a_loss_that_is_not_finite_names_the_step(tmp_path):
-    broken = recipe().model_copy(update={"denoiser": recipe().denoiser.model_copy(update={"loop": LoopConfig(steps=40, batch=4, lr=1e18, warmup=0, clip=0, precision="fp32")})})
-    with pytest.raises(UserError, match="at step [0-9]+; lower lr"):
+    broken = recipe().model_copy(update={"denoiser": recipe().denoiser.model_copy(update={"loop": LoopConfig(steps=40, batch=4, optimiser="adamw", lr=1e18, warmup=0, clip=0)})})
+    with pytest.raises(UserError, match="stopped at step [0-9]+ of 40"):
         train_generator(broken, *faces(), tmp_path)
 
 
 def test_the_average_is_the_published_recursion(tmp_path):
-    from facefoundry.core.training import fit
-
-    class Walk:
-        fingerprint = "walk"
+    class Walk(torch.nn.Module):
+        """The weight's gradient is 1, 2, 3, ...: every value is known by hand."""
 
         def __init__(self):
-            self.modules = torch.nn.ModuleDict({"p": torch.nn.Linear(1, 1, bias=False)})
-            self.seen = [self.modules["p"].weight.item()]
+            super().__init__()
+            self.network = torch.nn.Linear(1, 1, bias=False)
 
-        def loss(self, step, device, rank, world):
-            if step:
-                self.seen.append(self.modules["p"].weight.item())
-            return self.modules["p"].weight.sum() * (1 + step), {}
+        def forward(self, factor):
+            return {"loss": self.network.weight.sum() * factor.sum()}
+
+    class Steps:
+        steps_per_epoch = 6
+
+        def __call__(self, step, rank, world):
+            return (torch.tensor([1.0 + step]),)
 
     torch.manual_seed(0)
     walk = Walk()
-    modules = fit(walk, LoopConfig(steps=6, batch=1, lr=0.1, warmup=0, schedule="constant", optimiser="sgd", clip=0, precision="fp32"), tmp_path, label="walk")
+    weight = average = walk.network.weight.item()
+    run_loop(walk, Steps(), LoopConfig(steps=6, batch=1, lr=0.1, warmup=0, weight_decay=0, schedule="constant", clip=0, ema=True), tmp_path, data="")
     # SGD with momentum 0.9 by hand, then decay_n = 1 - (1 + n)^-0.75 with n counted from the second update (the first copies).
-    weight, speed, average = walk.seen[0], 0.0, walk.seen[0]
+    speed = 0.0
     for n in range(6):
         speed = 0.9 * speed + (1 + n)
         weight -= 0.1 * speed
         decay = 0.0 if n == 0 else 1 - (1 + n) ** -0.75
         average = decay * average + (1 - decay) * weight
-    assert modules["p"].weight.item() == pytest.approx(average, rel=1e-5)
-    assert modules["p"].weight.item() != pytest.approx(weight, rel=1e-2)
+    assert walk.network.weight.item() == pytest.approx(average, rel=1e-5)
+    assert walk.network.weight.item() != pytest.approx(weight, rel=1e-2)
 
 
 def test_first_row_is_always_empty_and_mirrored_rows_use_mirrored_latents():
-    seen = {}
-
-    class Spy(FamilyUNet):
-        def embed_context(self, identity, drop=None):
-            seen["drop"] = drop
-            return super().embed_context(identity, drop)
-
     latents = np.arange(12, dtype=np.float16)[:, None, None, None] * np.ones((1, 4, 8, 8), np.float16)
-    task = DenoiserTask(Spy(NETWORK), recipe().denoiser, latents, torch.from_numpy(faces(6)[1]))
+    embed = faces(6)[1]
+    batches = LatentBatches(latents, embed, recipe().denoiser)
     shares = []
     for step in range(60):
-        task.loss(step, torch.device("cpu"), 0, 1)
-        assert bool(seen["drop"][0])
-        shares.append(float(seen["drop"][1:].float().mean()))
+        clean, _, t, identity, empty = batches(step, 0, 1)
+        assert bool(empty[0]) and 0 <= int(t.min()) and int(t.max()) < 1000
+        rows = clean[:, 0, 0, 0].long()
+        assert torch.equal(identity, torch.from_numpy(embed)[rows % 6])
+        shares.append(float(empty[1:].float().mean()))
     assert np.mean(shares) == pytest.approx(0.2, abs=0.08)
+
+
+def test_two_processes_share_the_batch_of_one():
+    latents = np.random.default_rng(0).normal(size=(24, 4, 8, 8)).astype(np.float16)
+    batches = LatentBatches(latents, faces(12)[1], recipe().denoiser)
+    rows = lambda identity: sorted(map(tuple, identity.tolist()))
+    whole, halves = batches(3, 0, 1)[3], [batches(3, rank, 2)[3] for rank in (0, 1)]
+    assert rows(whole) == rows(torch.cat(halves))

@@ -1,12 +1,14 @@
 """New identities keep their distance from each other and from real people."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from facefoundry.core.errors import UserError
 from facefoundry.core.files import bundled
 from facefoundry.identity import anchors
-from facefoundry.identity.anchors import AnchorPrior, draw_anchors, sample_anchors
+from facefoundry.identity.anchors import AnchorPrior, draw_anchors, sample_anchors, seal_prior
 
 
 @pytest.fixture(scope="module")
@@ -59,14 +61,67 @@ def test_a_full_space_and_bad_limits_are_user_errors(prior, monkeypatch):
             sample_anchors(prior, count, 1, high, leak)
 
 
-def test_bundled_prior_serves_the_demo():
+@pytest.fixture(scope="module")
+def sealed(prior, tmp_path_factory):
+    """A prior as it would ship: 60 checked anchors, read back from its file."""
+    path = tmp_path_factory.mktemp("sealed") / "p.safetensors"
+    seal_prior(prior, 60, max_cosine=0.6, leak_cosine=0.8).save(path)
+    return AnchorPrior.load(path)
+
+
+def test_a_sealed_file_holds_no_real_people_and_keeps_its_limits(prior, sealed):
+    anchor_ID = sealed.pool.anchor_ID.astype(np.float64)
+    assert not len(sealed.real_ID) and anchor_ID.shape == (60, 16) and sealed.pool.people == 200
+    assert (sealed.pool.max_cosine, sealed.pool.leak_cosine) == (0.6, 0.8)
+    assert (anchor_ID @ anchor_ID.T - 2 * np.eye(60)).max() < 0.6 and (anchor_ID @ prior.real_ID.T).max() < 0.8
+    np.testing.assert_allclose(np.linalg.norm(anchor_ID, axis=1), 1.0, atol=1e-6)
+
+
+def test_shares_are_the_nearest_draws(prior, monkeypatch):
+    monkeypatch.setattr(anchors, "_SHARE_BLOCKS", 2)
+    pool = seal_prior(prior, 10, max_cosine=0.6, leak_cosine=0.8).pool
+    count_I = np.full(10, 0.5)
+    for number in range(2):
+        for drawn_D in prior.draw(anchors.numpy_rng(0, "shares", number), anchors._BLOCK):
+            if (prior.real_ID @ drawn_D).max() < 0.8:
+                count_I[np.argmax(pool.anchor_ID @ drawn_D)] += 1
+    np.testing.assert_allclose(pool.share_I, count_I / count_I.sum(), atol=2e-3)  # a draw between two anchors may go to either
+
+
+def test_pool_anchors_come_in_the_order_of_the_seed(sealed):
+    every_ID = sample_anchors(sealed, 60, 1, 0.6, 0.8)
+    assert np.array_equal(np.sort(every_ID, axis=0), np.sort(sealed.pool.anchor_ID, axis=0))
+    np.testing.assert_array_equal(sample_anchors(sealed, 7, 1, 0.6, 0.8), every_ID[:7])
+    assert not np.array_equal(sample_anchors(sealed, 7, 2, 0.6, 0.8), every_ID[:7])
+    apart_ID = sample_anchors(sealed, 15, 1, 0.45, 0.9)
+    assert (apart_ID @ apart_ID.T - 2 * np.eye(15)).max() < 0.45
+    np.testing.assert_array_equal(sample_anchors(sealed, 4, 1, 0.45, 0.9), apart_ID[:4])
+
+
+def test_common_anchors_come_first(sealed):
+    pool = replace(sealed.pool, share_I=np.where(np.arange(60) < 30, 0.033, 0.0003).astype(np.float32))
+    first_ID = sample_anchors(replace(sealed, pool=pool), 20, 0, 0.6, 0.8)
+    assert np.isin(first_ID[:, 0], pool.anchor_ID[:30, 0]).sum() >= 18
+
+
+def test_what_a_pool_cannot_give_is_said(sealed):
+    for arguments, message in (
+        ((61, 0, 0.6, 0.8), "is 61, but this prior holds 60 checked anchors.*fit_prior.*file: anchors.npy"),
+        ((5, 0, 0.6, 0.79), "leak_cosine is 0.79, but .* checked at 0.8 against 200 real people.*expected 0.8 or more.*fit_prior"),
+        ((50, 0, 0.1, 0.8), "of 50 identities fit.*raise max_cosine"),
+    ):
+        with pytest.raises(UserError, match=message):
+            draw_anchors(sealed, *arguments)
+    with pytest.raises(UserError, match="neither real centres nor a pool"):
+        sample_anchors(replace(sealed, pool=None), 5, 0)
+    with pytest.raises(UserError, match="no real centres to check"):
+        seal_prior(sealed, 5)
+
+
+def test_bundled_prior_holds_no_templates_and_its_limits_hold():
     prior = AnchorPrior.load(bundled("anchor-prior.safetensors"))
-    sample = draw_anchors(prior, 200, 0)
-    cos_II = sample.anchor_ID @ sample.anchor_ID.T - 2 * np.eye(200)
-    assert sample.anchor_ID.shape == (200, 128) and cos_II.max() < anchors.MAX_COSINE and (sample.anchor_ID @ prior.real_ID.T).max() < anchors.LEAK_COSINE
-
-
-def test_a_prior_without_templates_still_draws(tmp_path, prior):
-    bare = AnchorPrior(mean_D=prior.mean_D, axis_RD=prior.axis_RD, mixture=prior.mixture, real_ID=prior.real_ID[:0])
-    bare.save(tmp_path / "bare.safetensors")
-    assert draw_anchors(AnchorPrior.load(tmp_path / "bare.safetensors"), 5, 0, 0.6, 0.5).leaked == 0
+    anchor_ID = sample_anchors(prior, 8000, 0)
+    assert not len(prior.real_ID) and anchor_ID.shape == (8000, 128) == prior.pool.anchor_ID.shape
+    assert (prior.pool.max_cosine, prior.pool.leak_cosine, prior.pool.people) == (anchors.MAX_COSINE, anchors.LEAK_COSINE, 4200)
+    highest = [(anchor_ID[row : row + 1000] @ anchor_ID.T - 2 * np.eye(1000, 8000, row)).max() for row in range(0, 8000, 1000)]
+    assert max(highest) < anchors.MAX_COSINE

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from facefoundry.core.errors import UserError
-from facefoundry.identity.entries import MAX_FILE_BYTES, EntrySource, identity_names
+from facefoundry.identity.entries import EntrySource, identity_names
+from facefoundry.identity.trees import MAX_FILE_BYTES, open_tree
 
 
 @pytest.mark.parametrize(
@@ -30,10 +31,22 @@ def test_identity_is_the_folder_below_the_common_root(files, expected):
 
 
 @pytest.mark.parametrize("name", ["../a/1.png", "a/../../1.png", "/etc/1.png", "C:/a/1.png", "a\\..\\..\\1.png", "\\a\\1.png"])
-def test_unsafe_zip_paths_are_refused(tmp_path, make_zip, picture, name):
+def test_unsafe_paths_are_refused(tmp_path, make_zip, make_folder, picture, name):
     path = make_zip(tmp_path / "x.zip", {"a/0.png": picture(0), name: picture(1)})
     with pytest.raises(UserError, match="unsafe path"):
         EntrySource(path)
+    with open_tree(make_folder(tmp_path / "x", {"a/0.png": b"0"})) as tree, pytest.raises(UserError, match="leads out"):
+        tree.read(name)
+
+
+def test_a_tree_reads_alike_from_folder_and_zip(tmp_path, make_folder, make_zip, people):
+    files = {**people, "12:30/ö b.png": b"x"}  # a colon is no drive unless one letter stands before it
+    for path in (make_folder(tmp_path / "x", files), make_zip(tmp_path / "x.zip", files)):
+        with open_tree(path) as tree:
+            assert tree.names() == sorted(files) and all(tree.read(name) == data for name, data in files.items())
+            with pytest.raises(UserError, match="'none.png' in x") as caught:
+                tree.read("none.png")
+            assert str(tmp_path) not in str(caught.value)
 
 
 def test_symbolic_links_in_a_zip_are_refused(tmp_path):
@@ -49,7 +62,7 @@ def test_missing_empty_and_foreign_sources_are_user_errors(tmp_path):
     (tmp_path / "text.zip").write_text("no zip")
     (tmp_path / "bad.parquet").write_text("no parquet")
     (tmp_path / "empty").mkdir()
-    for name, message in (("none", "does not exist"), ("text.zip", "not a zip"), ("empty", "no files"), ("bad.parquet", "not a Parquet")):
+    for name, message in (("none", "does not exist"), ("text.zip", "cannot be read as a zip"), ("empty", "no files"), ("bad.parquet", "not a Parquet")):
         with pytest.raises(UserError, match=message):
             len(EntrySource(tmp_path / name))
 

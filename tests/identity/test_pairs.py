@@ -78,6 +78,13 @@ def test_worked_example():
     assert ((histogram + histogram).all_C == 2 * counts_C).all()
 
 
+def test_same_image_twice_and_opposite_images():
+    histogram = pair_histogram(np.array([[1, 0], [1, 0], [-1, 0]], np.float32), np.array([0, 0, 1]))
+    assert histogram.genuine_C[-1] == 1 == histogram.genuine_C.sum() and histogram.impostor_C[0] == 2 == histogram.impostor_C.sum()
+    alone = pair_histogram(np.array([[1, 0]], np.float32), np.array([0]))
+    assert alone.all_C.sum() == 0 and np.isnan(alone.fnmr_at(0.0))
+
+
 def test_merging_parts_and_cross_pairs_gives_the_whole(unit_faces):
     embed_ND, identity_N = unit_faces[0][:150], unit_faces[1][:150]
     halves = pair_histogram(embed_ND[:70], identity_N[:70]) + pair_histogram(embed_ND[70:], identity_N[70:])

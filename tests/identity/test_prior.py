@@ -2,12 +2,15 @@
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import multivariate_normal
 
 from facefoundry.core.errors import UserError
 from facefoundry.core.files import bundled
+from facefoundry.core.weights import save_tensors
+from facefoundry.identity.centres import write_centres
 from facefoundry.identity.mixture import fit_mixture
-from facefoundry.identity.prior import AnchorPrior, class_centres, fit_prior, write_centre
+from facefoundry.identity.prior import AnchorPrior, fit_prior, write_centre
 
 
 def test_log_density_equals_scipy():
@@ -36,14 +39,6 @@ def test_too_few_points_are_refused():
         fit_mixture(np.zeros((5, 3)), components=1, shrink=0.0, rng=np.random.default_rng(0))
 
 
-def test_class_centres_equal_the_plain_loop(unit_faces):
-    embed_ND, identity_N = unit_faces
-    centres = class_centres(embed_ND, identity_N)
-    for row, name in enumerate(sorted(set(identity_N.tolist()))):
-        mean_D = embed_ND[identity_N == name].mean(axis=0)
-        np.testing.assert_allclose(centres[row], mean_D / np.linalg.norm(mean_D), atol=1e-6)
-
-
 def test_nan_rows_are_refused(unit_faces):
     embed_ND, identity_N = unit_faces
     broken_ND = embed_ND.copy()
@@ -60,7 +55,16 @@ def test_prior_survives_the_file(tmp_path, unit_faces):
     np.testing.assert_allclose(np.linalg.norm(rows[1], axis=1), 1.0, atol=1e-6)
     np.testing.assert_allclose((prior.real_ID * again.real_ID).sum(1), 1.0, atol=1e-6)
     (tmp_path / "p.safetensors").write_bytes(b"pickle")
-    with pytest.raises(UserError, match="not an anchor prior"):
+    with pytest.raises(UserError, match="not a readable safetensors"):
+        AnchorPrior.load(tmp_path / "p.safetensors")
+
+
+def test_other_and_incomplete_files_are_user_errors(tmp_path, unit_faces):
+    write_centres(*unit_faces, tmp_path / "c.safetensors")
+    with pytest.raises(UserError, match="holds 'real-centres', expected 'anchor-prior'"):
+        AnchorPrior.load(tmp_path / "c.safetensors")
+    save_tensors(tmp_path / "p.safetensors", {"mean": torch.zeros(3)}, kind="anchor-prior", config={})
+    with pytest.raises(UserError, match="'axes' is missing"):
         AnchorPrior.load(tmp_path / "p.safetensors")
 
 

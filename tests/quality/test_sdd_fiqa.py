@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr, wasserstein_distance
 
 from facefoundry.core.errors import UserError
-from facefoundry.quality.sdd_fiqa import normalise_labels, sdd_fiqa, separation, wasserstein_1d
+from facefoundry.quality.sdd_fiqa import normalise_labels, sdd_fiqa, wasserstein_1d
 
 
 def faces(people=40, shots=8, seed=0, dim=32):
@@ -63,14 +63,14 @@ def test_exact_equals_the_slow_reference(mode, signed):
     identity[0], identity[3] = 7, 99  # a wrong label, an identity with one image
     shuffle = np.random.default_rng(1).permutation(len(embed))
     embed, identity = embed[shuffle], identity[shuffle]
-    got = separation(embed, identity, mode=mode, pool=10**6, signed=signed)
+    got = sdd_fiqa(embed, identity, mode=mode, pool=10**6, signed=signed, raw=True)
     assert np.allclose(got, slow_exact(embed, identity, signed), atol=2e-6, equal_nan=True)
     assert np.isnan(got).sum() == 1
 
 
 def test_published_equals_exact_where_everything_is_drawn():
     embed, identity = faces(6, 4)
-    published = separation(embed, identity, mode="published", draws=24, rounds=3)  # 3 positives, 20 negatives: fewer than 24 each
+    published = sdd_fiqa(embed, identity, mode="published", draws=24, rounds=3, raw=True)  # 3 positives, 20 negatives: fewer than 24 each
     assert np.allclose(published, slow_exact(embed, identity), atol=2e-6)
 
 
@@ -80,7 +80,7 @@ def test_published_draws_are_right_in_the_mean():
     embed[:, 0] += 0.0
     separate = np.eye(20, 32, dtype=np.float32)[identity] + 0.05 * embed
     separate /= np.linalg.norm(separate, axis=1, keepdims=True)
-    many = separation(separate, identity, draws=4, rounds=2000)
+    many = sdd_fiqa(separate, identity, draws=4, rounds=2000, raw=True)
     assert np.abs(many - slow_exact(separate, identity)).max() < 2e-3
 
 
@@ -120,16 +120,16 @@ def test_affine_map_of_cosines_changes_nothing():
 def test_an_image_is_not_its_own_positive():
     embed, identity = faces(5, 2)
     for mode in ("published", "exact", "pool"):
-        got = separation(embed, identity, mode=mode)
+        got = sdd_fiqa(embed, identity, mode=mode, raw=True)
         assert np.allclose(got, slow_exact(embed, identity), atol=2e-6)
 
 
 def test_signed_guard_catches_wrong_labels():
     embed, identity = faces(20, 8)
     embed[0] = -embed[1:8].mean(axis=0) / np.linalg.norm(embed[1:8].mean(axis=0))  # the opposite of its identity
-    assert separation(embed, identity, mode="exact")[0] > 0.1
-    assert separation(embed, identity, mode="exact", signed=True)[0] == 0
-    assert separation(embed, identity, signed=True)[0] == 0
+    assert sdd_fiqa(embed, identity, mode="exact", raw=True)[0] > 0.1
+    assert sdd_fiqa(embed, identity, mode="exact", signed=True, raw=True)[0] == 0
+    assert sdd_fiqa(embed, identity, signed=True, raw=True)[0] == 0
 
 
 def test_labels_without_spread_or_without_any():

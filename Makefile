@@ -1,0 +1,33 @@
+# Two commands: `make demo` and `make test`. Both set up .venv first (once; again when the pins change).
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH_CPU := https://download.pytorch.org/whl/cpu
+
+.PHONY: setup demo test lint clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "FaceFoundry needs Python 3.10 or newer; $(PYTHON) is older. Use: make PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+# Without an NVIDIA GPU the CPU build of torch is enough and 2 GB smaller; its index is asked only where it can be reached.
+	@extra=; if ! command -v nvidia-smi >/dev/null && $(PYTHON) -c 'import urllib.request as u; u.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; then extra="--extra-index-url $(TORCH_CPU)"; fi; \
+	echo "installing into $(VENV) (a few minutes) ..."; \
+	$(BIN)/python -m pip install --quiet $$extra -c constraints.txt -e '.[test]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/facefoundry demo
+
+# One thread a process: the tests start processes of their own, and small networks gain nothing from threads.
+test: $(STAMP)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest
+
+lint: $(STAMP)
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,186 @@
+"""The local executor: one process in place, or several spawned ones that pull shards from the same stage."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import signal
+import threading
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..core.errors import UserError
+from ..core.progress import bar, log
+from .plan import Shard
+from .shards import Stage
+
+Made = tuple[Sequence[Path], dict[str, Any]]
+"""Files of a finished shard, already renamed into place, and the facts for its marker (with "rows")."""
+
+POLL_S = 0.1
+
+
+class Step(Protocol):
+    """What is done to a shard. It travels to the workers by pickle, so it holds paths and settings, no networks."""
+
+    stage: Stage
+    label: str
+
+    def open(self) -> Callable[[Shard], Made]:
+        """Load the networks, once in a process, and return the function that makes a shard."""
+        ...
+
+
+def cores() -> int:
+    """Return the CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, rows_per_identity: int) -> None:
+    """Bring every shard through the steps, one step after the other; shards that are done already are left alone.
+
+    Raises:
+        UserError: as a worker raised it, or a worker was killed. What is done stays done.
+    """
+    for step in steps:
+        for name in step.stage.repair([shard.id for shard in shards]):
+            log.warning("%s is damaged or missing and is made again", name)
+    left = [shard for shard in shards if any(step.stage.marker(shard.id) is None for step in steps)]
+    with _workers(steps, shards, min(workers, len(left))) as staff:
+        for step in steps:
+            begun = [shard for shard in left if step.stage.marker(shard.id) is None]
+            if not begun:
+                continue
+            with bar(step.label, sum(shard.identities for shard in begun) * rows_per_identity) as advance:
+                follow = staff.watch if staff else drain
+                follow(step, begun, lambda shard: advance(shard.identities * rows_per_identity))
+
+
+def drain(step: Step, shards: Sequence[Shard], on_done: Callable[[Shard], None] = lambda shard: None) -> None:
+    """Claim and make shards until all are done, by this process or by others; the step is opened when there is work."""
+    opened = functools.cache(step.open)
+    left, idle = deque(shards), 0
+    while left:
+        shard = left.popleft()
+        if _bring_to_done(step.stage, shard, opened):
+            on_done(shard)
+            idle = 0
+            continue
+        left.append(shard)
+        idle += 1
+        if idle >= len(left):  # all that is left is in other hands
+            time.sleep(POLL_S)
+            idle = 0
+
+
+def _bring_to_done(stage: Stage, shard: Shard, opened: Callable[[], Callable[[Shard], Made]]) -> bool:
+    """Return whether the shard is done, after trying to make it; False while another worker has it."""
+    if stage.marker(shard.id) is not None:
+        return True
+    with stage.claim(shard.id) as mine:
+        if mine and stage.marker(shard.id) is None:
+            begin_s = time.monotonic()
+            files, facts = opened()(shard)
+            stage.complete(shard.id, files, {**facts, "wall_s": round(time.monotonic() - begin_s, 3)})
+        return mine
+
+
+@dataclass
+class _Staff:
+    """Running worker processes and the pipes they report failures through."""
+
+    processes: list[Any]
+    receivers: list[Connection]
+
+    def watch(self, step: Step, shards: Sequence[Shard], on_done: Callable[[Shard], None]) -> None:
+        """Wait until all shards of a step are done; a worker's failure is raised here."""
+        left = list(shards)
+        while left:
+            for receiver in wait(self.receivers, timeout=POLL_S):
+                try:
+                    _raise_failure(*receiver.recv())
+                except EOFError:
+                    self.receivers.remove(receiver)
+            marked = step.stage.marked()
+            done = [shard for shard in left if shard.id in marked and step.stage.marker(shard.id) is not None]
+            for shard in done:
+                on_done(shard)
+            left = [shard for shard in left if shard not in done]
+            if left and not self.receivers:
+                codes = ", ".join(str(process.exitcode) for process in self.processes)
+                raise UserError(f"the workers ended (exit codes {codes}) with {len(left)} shards left; -9 is often lack of memory: use fewer --workers, then run the same command again")
+
+
+@contextmanager
+def _workers(steps: Sequence[Step], shards: Sequence[Shard], count: int) -> Iterator[_Staff | None]:
+    """Start `count` processes for the block and stop them after it; None where one process does and this one is it."""
+    if count < 2:
+        yield None
+        return
+    context = multiprocessing.get_context("spawn")  # a forked torch or CUDA state hangs
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+    processes = [context.Process(target=_work, args=(steps, shards, sender), daemon=True) for _, sender in pipes]
+    try:
+        for process, (_, sender) in zip(processes, pipes):
+            process.start()
+            sender.close()  # only the worker's end stays open, so that its death is seen here
+        yield _Staff(processes=processes, receivers=[receiver for receiver, _ in pipes])
+    finally:
+        started = [process for process in processes if process.pid is not None]
+        for process in started:
+            process.terminate()
+        for process in started:
+            process.join(timeout=10)
+            if process.exitcode is None:
+                process.kill()
+
+
+def _raise_failure(kind: str, message: str) -> None:
+    raise UserError(message) if kind == "user" else RuntimeError(f"a worker failed:\n{message}")
+
+
+def _work(steps: Sequence[Step], shards: Sequence[Shard], sender: Connection) -> None:
+    """Body of a spawned worker: make shards, report a failure through the pipe, end when the parent ends."""
+    parent = os.getppid()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with terminable():
+        try:
+            for step in steps:
+                drain(step, shards)
+        except UserError as error:
+            sender.send(("user", str(error)))
+        except Exception:
+            sender.send(("trace", traceback.format_exc()))
+        finally:
+            sender.close()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)  # an orphan would hold its claims for ever; its half-made shard is made again
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """Turn SIGTERM into SystemExit(143) for the block, so that claims and temporary files are cleaned up on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,234 @@
+"""The report: one self-contained HTML file, readable offline and on a phone, and its figures as JSON.
+
+Pictures are inlined, charts are inline SVG; nothing is fetched.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.files import write_bytes, write_json
+from ..core.images import encode_jpeg
+from ..identity.dataset import FaceDataset
+from ..quality.metrics import pair_scores
+from .contact_sheet import choose
+from .leakage import leakage_statement
+from .plan import Plan, read_plan
+from .publish import PublishStep, Rows, gather
+from .shards import Stage
+
+REPORT = "report.html"
+SHEET_IDENTITIES, SHEET_IMAGES, EXTREMES, TABLE_IDENTITIES, SHOWN_FAILURES = 24, 8, 12, 200, 20
+
+FIGURE_WORDS = {
+    "auc": ("AUC, mated against non-mated", "1 = perfect, 0.5 = chance"),
+    "anchor_cosine": ("mean cosine, image to its anchor", "how well identities come through"),
+    "mated_mean": ("mean cosine, same identity", "high = consistent; near 1 = copies"),
+    "non_mated_mean": ("mean cosine, different identities", "near 0 where people are unrelated"),
+    "consistency": ("consistency", "share of images that match their identity's mean"),
+    "unique_identities": ("unique identities", "share that no earlier identity matches"),
+    "close_identities": ("pairs of identities that match", "one person twice"),
+    "nearest_centre_max": ("closest two identities, cosine of their means", ""),
+    "dispersion": ("dispersion within an identity", "trace of the covariance; low = little variety"),
+    "eer": ("equal error rate", ""),
+    "fnmr_at_fmr_1pct": ("FNMR at FMR = 1 %", ""),
+    "d_prime": ("d′, separation of the two distributions", ""),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """An image of the report: a data URI, its score (where it has one to show) and its short name, identity/index."""
+
+    uri: str
+    note: str
+    caption: str = ""
+    rejected: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdentityRow:
+    """A line of the table of identities; None where too few images were kept."""
+
+    identity: int
+    kept: int
+    rejected: int
+    cos_anchor: float | None
+    cos_mated: float | None
+    quality: float | None
+
+
+def write_report(folder: Path) -> dict[str, Any]:
+    """Write `report.html` and `report.json` of a finished job; return what the JSON holds.
+
+    Raises:
+        UserError: the folder holds no job, or its data are missing.
+    """
+    from jinja2 import Environment
+
+    plan = read_plan(folder)
+    rows = gather(folder, plan)
+    values = summary(folder, plan, rows)
+    dataset = FaceDataset.open(folder)
+    template = (resources.files("facefoundry.jobs") / "report.html.j2").read_text(encoding="utf-8")
+    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
+    html = page.render(
+        plan=plan, job=plan.spec, values=values, figures=_worded(values["figures"]), sheet=_sheet(dataset, plan.spec.seed),
+        columns=min(SHEET_IMAGES, plan.spec.per_identity), worst=_extremes(dataset, worst=True), best=_extremes(dataset, worst=False), charts=_charts(rows.embed_ND[rows.kept_N], rows.identity_N[rows.kept_N]),
+        identities=identity_rows(rows)[:TABLE_IDENTITIES], failed=rows.failed[:SHOWN_FAILURES], job_yaml=(folder / "job" / "job.yaml").read_text(encoding="utf-8"),
+    )  # fmt: skip
+    write_bytes(folder / REPORT, html.encode())
+    write_json(folder / "report.json", values | {"identities": [asdict(row) for row in identity_rows(rows)]})
+    return values
+
+
+def summary(folder: Path, plan: Plan, rows: Rows) -> dict[str, Any]:
+    """Return counts, figures and costs of a finished job."""
+    seconds = {name: _stage_seconds(folder, name) for name in ("generate", "embed", "publish")}
+    published = PublishStep(folder=folder, lease_s=plan.spec.engine.lease_s).stage.marker(0) or {}
+    return {
+        "name": plan.spec.name,
+        "fingerprint": plan.fingerprint,
+        "images_sha256": published.get("digest"),
+        "counts": rows.facts(),
+        "leakage": leakage_statement(plan, rows.facts()["reasons"].get("leakage", 0)),
+        "figures": rows.figures(plan.spec.match_cosine),
+        "worker_seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "images_per_s": round(len(rows.face_id) / seconds["generate"], 2) if seconds["generate"] else None,
+        "device": plan.device,
+        "versions": plan.versions,
+    }
+
+
+def identity_rows(rows: Rows) -> list[IdentityRow]:
+    """Return one line an identity: counts, and means over its kept images."""
+    kept_N, lines = rows.kept_N, []
+    order_N = np.argsort(rows.identity_N, kind="stable")
+    bounds = np.flatnonzero(np.diff(rows.identity_N[order_N])) + 1
+    for members in np.split(order_N, bounds):
+        kept = members[kept_N[members]]
+        cos_KK = rows.embed_ND[kept] @ rows.embed_ND[kept].T
+        lines.append(
+            IdentityRow(
+                identity=int(rows.identity_N[members[0]]), kept=len(kept), rejected=len(members) - len(kept),
+                cos_anchor=_mean(rows.scores.get("anchor_similarity"), kept), quality=_mean(rows.scores.get("sdd_fiqa"), kept),
+                cos_mated=float(cos_KK[np.triu_indices(len(kept), k=1)].mean()) if len(kept) > 1 else None,
+            )  # fmt: skip
+        )
+    return lines
+
+
+def _mean(values: np.ndarray | None, rows: np.ndarray) -> float | None:
+    chosen = values[rows] if values is not None else np.empty(0)
+    return float(np.nanmean(chosen)) if np.isfinite(chosen).any() else None
+
+
+def _stage_seconds(folder: Path, name: str) -> float:
+    stage = Stage(root=folder, name=name)
+    return sum(json.loads(path.read_bytes()).get("wall_s", 0.0) for path in (stage.folder / "done").glob("*.json"))
+
+
+def _worded(figures: dict[str, float]) -> list[tuple[str, str, str]]:
+    return [(words, _number(figures[name]), note) for name, (words, note) in FIGURE_WORDS.items() if name in figures]
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.3f}"
+
+
+def _uri(image_HWC: np.ndarray) -> str:
+    return f"data:image/jpeg;base64,{b64encode(encode_jpeg(image_HWC, 88)).decode()}"
+
+
+def _sheet(dataset: FaceDataset, seed: int) -> list[tuple[int, list[Picture]]]:
+    grid = choose(dataset.identity_N, identities=SHEET_IDENTITIES, per_identity=SHEET_IMAGES, seed=seed)
+    return [(int(dataset.identity_N[members[0]]), _pictures(dataset, members)) for members in grid]
+
+
+def _extremes(dataset: FaceDataset, *, worst: bool) -> list[Picture]:
+    """Return the images of lowest or highest SDD-FIQA quality; the lowest are looked for among the rejected too."""
+    sources = [dataset, FaceDataset.open(dataset.folder, "rejected")] if worst else [dataset]
+    found = [(value, source, row) for source in sources for row, value in enumerate(_quality(source)) if value is not None]
+    found.sort(key=lambda item: item[0], reverse=not worst)
+    return [replace(_pictures(source, [row])[0], caption=f"{value:.0f}", rejected=source is not dataset) for value, source, row in found[:EXTREMES]]
+
+
+def _quality(dataset: FaceDataset) -> list[float | None]:
+    rows = dataset.table.column("scores").to_pylist()
+    return [next((score["value"] for score in row if score["name"] == "sdd_fiqa"), None) for row in rows]
+
+
+def _pictures(dataset: FaceDataset, rows: Sequence[int]) -> list[Picture]:
+    names = dataset.table.column("face_id")
+    return [Picture(uri=_uri(image), note="/".join(str(int(part)) for part in names[row].as_py().split("/"))) for image, row in zip(dataset.images(rows), rows)]
+
+
+def _charts(embed_ND: np.ndarray, identity_N: np.ndarray) -> dict[str, str]:
+    """Return inline SVG: the two score distributions and the DET curve; empty where a set has no such pairs."""
+    score_P, same_P = pair_scores(embed_ND, identity_N)
+    if not same_P.any() or same_P.all():
+        return {}
+    mated, non_mated = np.sort(score_P[same_P]), np.sort(score_P[~same_P])
+    return {"histogram": _histogram(mated, non_mated), "det": _det(mated, non_mated)}
+
+
+def _histogram(mated: np.ndarray, non_mated: np.ndarray) -> str:
+    figure, axes = _axes()
+    bins = np.linspace(min(-0.5, float(non_mated[0])), 1.0, 70)
+    for scores, colour, label in ((non_mated, "#d97706", "different identities"), (mated, "#2563eb", "same identity")):
+        axes.hist(scores, bins=bins, density=True, histtype="stepfilled", alpha=0.7, color=colour, label=f"{label} ({len(scores):,} pairs)")
+    axes.set_xlabel("cosine by the judge")
+    axes.set_ylabel("density")
+    return _svg(figure, axes)
+
+
+def _det(mated: np.ndarray, non_mated: np.ndarray) -> str:
+    figure, axes = _axes()
+    threshold = np.unique(np.concatenate([mated, non_mated]))
+    threshold = threshold[:: max(1, len(threshold) // 2000)]
+    fmr = 1.0 - np.searchsorted(non_mated, threshold, "left") / len(non_mated)
+    fnmr = np.searchsorted(mated, threshold, "left") / len(mated)
+    seen = (fmr > 0) & (fnmr > 0)  # a log axis has no zero: rates below one pair are not resolved
+    axes.plot(fmr[seen], fnmr[seen], color="#2563eb", linewidth=2)
+    axes.plot([1e-6, 1], [1e-6, 1], color="#888888", linewidth=0.8, linestyle=":")
+    axes.set(xscale="log", yscale="log", xlim=(max(1e-5, 1 / len(non_mated)), 1), ylim=(max(1e-4, 1 / len(mated)), 1))
+    axes.set_xlabel("false match rate")
+    axes.set_ylabel("false non-match rate")
+    return _svg(figure, axes)
+
+
+def _axes() -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _svg(figure: Any, axes: Any) -> str:
+    """Serialise with a clear background and grey ink, so that the chart stands on light and dark paper alike."""
+    from matplotlib import rc_context
+
+    ink = "#808894"
+    axes.set_facecolor("none")
+    axes.tick_params(colors=ink, which="both")
+    axes.xaxis.label.set_color(ink)
+    axes.yaxis.label.set_color(ink)
+    for name, spine in axes.spines.items():
+        spine.set_color(ink)
+        spine.set_visible(name in ("left", "bottom"))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, labelcolor=ink, fontsize=9)
+    buffer = io.StringIO()
+    with rc_context({"svg.hashsalt": "facefoundry", "svg.fonttype": "none"}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,0 +1,142 @@
+"""Run a job from its file to the finished dataset and its report; a second call carries on or finds nothing to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..core.errors import UserError
+from ..core.progress import log
+from .local import cores, run_steps, terminable
+from .plan import Plan, Shard, library_versions, make_plan, open_job, read_plan, resolve_device
+from .shards import Stage
+from .spec import JobSpec
+from .steps import EmbedStep, GenerateStep
+
+WHOLE = (Shard(id=0, first_identity=0, identities=0),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """What a finished run hands back.
+
+    Attributes:
+        folder: the dataset.
+        seconds: wall time of this call.
+        values: counts, figures and costs; what report.json holds.
+    """
+
+    folder: Path
+    seconds: float
+    values: dict[str, Any]
+
+
+def run_job(spec: JobSpec, folder: Path, *, workers: int | None = None) -> JobResult:
+    """Make the dataset of `spec` in `folder`, resuming whatever is there.
+
+    Args:
+        workers: processes; overrides the engine's. Any number gives the same dataset.
+
+    Raises:
+        UserError: the folder holds another job's data, the disk is full, weights are missing, every image of a shard failed.
+    """
+    from .publish import PublishStep
+    from .report import write_report
+
+    begin_s = time.monotonic()
+    device = resolve_device(spec.engine.device)
+    plan = open_job(folder, spec, device)
+    _warn_of_changes(plan, spec, device)
+    number = workers or spec.engine.workers or (cores() if plan.device == "cpu" else 1)
+    generate, embed, publish = (kind(folder=folder, lease_s=plan.spec.engine.lease_s) for kind in (GenerateStep, EmbedStep, PublishStep))
+    with terminable():
+        publish.stage.repair([0])
+        if publish.stage.marker(0) is None or any(embed.stage.marker(shard.id) is None for shard in plan.shards):
+            run_steps((generate, embed), plan.shards, workers=number, rows_per_identity=plan.spec.per_identity)
+            run_steps((publish,), WHOLE, workers=1, rows_per_identity=0)
+        generate.stage.discard([shard.id for shard in plan.shards])
+        values = write_report(folder)
+        _sweep(folder, [step.stage for step in (generate, embed, publish)])
+    return JobResult(folder=folder, seconds=time.monotonic() - begin_s, values=values)
+
+
+def job_status(folder: Path) -> dict[str, Any]:
+    """Return how far a job is: shards and images done by stage, speed and time left; reads markers only."""
+    plan = read_plan(folder)
+    stages = {}
+    for name in ("generate", "embed", "publish"):
+        stage, shards = Stage(root=folder, name=name, lease_s=plan.spec.engine.lease_s), WHOLE if name == "publish" else plan.shards
+        markers = [marker for shard in shards if (marker := stage.recorded(shard.id)) is not None]
+        stages[name] = {
+            "shards": len(shards), "done": len(markers), "working": stage.working(), "images": sum(marker["rows"] for marker in markers),
+            "failed": sum(len(marker["failed"]) for marker in markers if isinstance(marker.get("failed"), list)),
+            "worker_s": round(sum(marker["wall_s"] for marker in markers), 1),
+        }  # fmt: skip
+    generate = stages["generate"]
+    rate = generate["images"] / generate["worker_s"] if generate["worker_s"] else None
+    left = plan.images - generate["images"] - generate["failed"]
+    state = "finished" if stages["publish"]["done"] else "running" if any(stage["working"] for stage in stages.values()) else "stopped"
+    eta_s = round(left / rate / max(1, generate["working"])) if rate and left > 0 else None
+    return {"job": plan.spec.name, "fingerprint": plan.fingerprint, "state": state, "images": plan.images, "images_per_worker_s": rate and round(rate, 2), "eta_s": eta_s, "stages": stages}
+
+
+def plan_summary(spec: JobSpec) -> dict[str, Any]:
+    """Return what a job would make, without making it: counts, shards, disk, fingerprint."""
+    plan = make_plan(spec, resolve_device(spec.engine.device))
+    # 112x112 noise-free faces take about 22 kB as PNG and 7 kB as JPEG 95; work shards double it until the job is published.
+    size = plan.images * (22_000 if spec.writer.format == "png" else 7_000)
+    return {
+        "job": spec.name, "fingerprint": plan.fingerprint, "identities": spec.identities.count, "images": plan.images, "shards": len(plan.shards),
+        "generator": spec.generator.name, "judge": spec.judge, "filters": [part.name for part in spec.filters], "device": plan.device,
+        "workers": spec.engine.workers or (cores() if plan.device == "cpu" else 1), "disk_mb": round(2 * size / 1e6, 1), "materials": plan.materials,
+    }  # fmt: skip
+
+
+def verify_job(folder: Path) -> dict[str, Any]:
+    """Hash every file of a dataset folder again and decode every image.
+
+    Returns:
+        {"ok", "problems": [...], "rows", "digest"}; the digest is over (face_id, SHA-256 of the image) of all rows.
+    """
+    from ..core.images import decode
+    from ..identity.dataset import FaceDataset, verify_dataset
+    from .publish import dataset_digest
+
+    problems = verify_dataset(folder)
+    if problems:
+        return {"ok": False, "problems": problems, "rows": None, "digest": None}
+    parts = [FaceDataset.open(folder, part) for part in ("data", "rejected")]
+    rows = 0
+    for part in parts:
+        for record in part.records():
+            rows += 1
+            try:
+                if record.image is not None:
+                    decode(record.image)
+            except UserError as error:
+                problems.append(f"face {record.face_id}: {error}")
+    digest = dataset_digest([shard for part in parts for shard in part.shards])
+    return {"ok": not problems, "problems": problems, "rows": rows, "digest": digest}
+
+
+def _sweep(folder: Path, stages: Sequence[Stage]) -> None:
+    """Remove temporary files of runs that were killed, unless somebody else is at work here."""
+    if any(stage.working() for stage in stages):
+        return
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+
+
+def _warn_of_changes(plan: Plan, spec: JobSpec, device: str) -> None:
+    """Say what a resumed job keeps although this call asks for something else."""
+    held, asked = plan.spec.engine, spec.engine
+    for name, left, right in (("batch", held.batch, asked.batch), ("threads", held.threads, asked.threads), ("device", plan.device, device)):
+        if left != right:
+            log.warning("the job was begun with %s %s and keeps it (asked: %s), so that its images stay the same", name, left, right)
+    versions = library_versions()
+    changed = [f"{name} {old} -> {new}" for name, old in plan.versions.items() if (new := versions[name]) != old]
+    if changed:
+        log.warning("versions changed since the job was begun (%s); pixels may differ in the last bit between old and new shards", ", ".join(changed))

@@ -1,0 +1,59 @@
+"""How the command line speaks: tables on standard output for people, JSON for programs, mistakes on standard error."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+out = Console(soft_wrap=True)
+err = Console(stderr=True, soft_wrap=True)
+
+
+def as_json(value: Any) -> None:
+    """Write a result as JSON on standard output; numbers that JSON does not have become null."""
+    out.out(json.dumps(_plain(value), indent=2, ensure_ascii=False), highlight=False)
+
+
+def table(rows: Iterable[tuple[str, Any]], title: str | None = None) -> None:
+    """Write names and values as a two-column table; None is left out."""
+    grid = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None, padding=(0, 2, 0, 0))
+    grid.add_column(style="dim")
+    grid.add_column(overflow="fold")
+    for name, value in rows:
+        if value is not None:
+            grid.add_row(escape(name), escape(_text(value)))
+    out.print(grid)
+
+
+def line(text: str) -> None:
+    """Write a line on standard output."""
+    out.print(escape(text), highlight=False)
+
+
+def mistake(message: str) -> None:
+    """Write a user's mistake on standard error, without a trace."""
+    err.print(f"[bold red]error[/] {escape(message)}", highlight=False)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_text(part)}" for name, part in value.items()) or "none"
+    return ", ".join(map(_text, value)) or "none" if isinstance(value, (list, tuple)) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value if value is None or isinstance(value, (bool, int, str)) else str(value)

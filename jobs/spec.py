@@ -1,0 +1,174 @@
+"""The job file: everything that decides the bytes of a dataset, and (apart, unfingerprinted) how it is made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, model_validator
+from typing_extensions import Self
+
+from ..core.config import Config
+from ..core.errors import UserError
+from ..core.registry import Registry
+
+
+_CENTRES_GO_WITH_FILTER = (
+    "the filter 'leakage' and 'centres: real.safetensors' go together. No real people ship with FaceFoundry: write the centres of those you hold with "
+    "identity.centres.write_centres, or leave out both (the anchors of the bundled prior were checked before shipping, the images are not)"
+)
+
+
+class IdentitySource(Config):
+    """Who is in the dataset: new people drawn from the anchor prior, or anchors from a file."""
+
+    source: Literal["prior", "file"] = "prior"
+    count: int = Field(gt=0, le=100_000_000)
+    file: Path | None = None  # .npy, float32 (count, dim); rows are normalised
+    max_cosine: float | None = Field(default=None, gt=-1.0, lt=1.0)  # between two identities; null = the prior's measured threshold
+    leak_cosine: float | None = Field(default=None, gt=-1.0, lt=1.0)  # to the centre of a real identity; null = the prior's
+
+    @model_validator(mode="after")
+    def _file_goes_with_source(self) -> Self:
+        if (self.source == "file") != (self.file is not None):
+            raise ValueError("'source: file' and 'file: anchors.npy' go together")
+        return self
+
+
+class Component(Config):
+    """One entry of a registry with its settings; in a file it is written flat: `{name: uiface, guidance: 1.5}`."""
+
+    name: str
+    settings: SerializeAsAny[Config]
+
+    def document(self) -> dict[str, Any]:
+        """Return the flat form a job file holds."""
+        return {**self.settings.model_dump(mode="json"), "name": self.name}
+
+
+class Writer(Config):
+    """How images lie on disk. JPEG leaves 8x8 block structure that privacy and detection methods would learn."""
+
+    format: Literal["png", "jpeg"] = "png"
+    quality: int = Field(default=95, ge=1, le=100)  # JPEG only
+    shard_identities: int = Field(default=64, gt=0)  # identities in a shard: the unit of resuming
+
+
+class Engine(Config):
+    """How the job runs. Left out of the fingerprint; `batch` and `threads` are pinned by the first run of a folder."""
+
+    workers: int | None = Field(default=None, gt=0)  # null = one a core on a CPU, one a GPU
+    batch: int = Field(default=8, gt=0)
+    threads: int = Field(default=1, gt=0)  # CPU threads of a worker; processes scale better than threads on small networks
+    device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
+    lease_s: float = Field(default=30.0, gt=0.0)  # a silent worker loses its shard after this
+
+
+class JobSpec(Config):
+    """A dataset, described. Same fingerprint, same dataset."""
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _.-]*$")
+    seed: int = Field(default=0, ge=0)
+    identities: IdentitySource
+    per_identity: int = Field(gt=0, le=10_000)
+    generator: Component
+    judge: str = "dlib"  # embedder that scores and filters
+    centres: Path | None = None  # of real people in the judge's space (identity.centres.write_centres, or .npy), for the leakage filter
+    match_cosine: float = Field(default=0.58, gt=-1.0, lt=1.0)  # of the judge, from which two faces are one person: dlib, real FMR = 0.1 %
+    filters: tuple[Component, ...] = ()
+    writer: Writer = Writer()
+    engine: Engine = Engine()
+
+    @classmethod
+    def parse(cls, values: Any, *, source: str = "job", lines: dict[tuple, int] | None = None) -> Self:
+        """Check the mapping of a job file; generator and filters are checked against their registered settings.
+
+        Raises:
+            UserError: one line for each problem, with its line in the file and the near names.
+        """
+        values, problems, lines = dict(values), [], lines or {}
+        for key, registry in (("generator", _generators), ("filters", _filters)):
+            if key in values:
+                values[key], found = _components(values[key], registry(), path=(key,), source=source, lines=lines)
+                problems += found
+        try:
+            spec = super().parse(values, source=source, lines=lines)
+        except UserError as error:
+            problems = [*str(error).splitlines(), *problems]
+        if not problems and (spec.centres is None) == any(part.name == "leakage" for part in spec.filters):
+            problems = [f"{_place(source, lines, ('filters',))}: {_CENTRES_GO_WITH_FILTER}"]
+        if problems:
+            raise UserError("\n".join(problems))
+        return spec
+
+    @classmethod
+    def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
+        """Read a job file; relative files of anchors and centres are looked for beside it."""
+        spec, beside = super().load(path, overrides), path.resolve().parent
+        source = spec.identities.model_copy(update={"file": spec.identities.file and beside / spec.identities.file})
+        return spec.model_copy(update={"identities": source, "centres": spec.centres and beside / spec.centres})
+
+    def document(self, *, engine: bool = True) -> dict[str, Any]:
+        """Return the mapping a job file would hold; `parse` of it gives this job back."""
+        values = self.model_dump(mode="json", exclude={"generator", "filters", *(() if engine else ("engine",))})
+        return {**values, "generator": self.generator.document(), "filters": [part.document() for part in self.filters]}
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of all that decides the bytes: the job without its engine section."""
+        values = self.document(engine=False)
+        del values["identities"]["file"], values["centres"]  # their content counts, not where they lie; see `plan.materials`
+        return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _generators() -> Registry:
+    from ..generators.registry import GENERATORS
+
+    return GENERATORS
+
+
+def _filters() -> Registry:
+    from ..quality.filters import FILTERS
+
+    return FILTERS
+
+
+def _components(value: Any, registry: Registry, *, path: tuple, source: str, lines: dict[tuple, int]) -> tuple[Any, list[str]]:
+    """Return the value with mappings turned into components, and the problems met; other types are pydantic's to refuse."""
+    if isinstance(value, (list, tuple)):
+        pairs = [_components(item, registry, path=(*path, index), source=source, lines=lines) for index, item in enumerate(value)]
+        return [part for part, _ in pairs], [problem for _, found in pairs for problem in found]
+    values = {"name": value} if isinstance(value, str) else value
+    if not isinstance(values, dict) or "name" not in values:
+        return value, [] if not isinstance(values, dict) else [f"{_place(source, lines, path)}: '{path[0]}' has no 'name'"]
+    settings = {key: item for key, item in values.items() if key != "name"}
+    inner = {key[len(path) :]: line for key, line in lines.items() if key[: len(path)] == path and len(key) > len(path)}
+    placeholder = Component(name=str(values["name"]), settings=Config())
+    try:
+        entry = registry[values["name"]]
+    except UserError as error:
+        return placeholder, [f"{_place(source, lines, (*path, 'name'))}: {error}"]
+    try:
+        return Component(name=values["name"], settings=entry.parse(settings, source=source, lines=inner)), []
+    except UserError as error:
+        return placeholder, str(error).splitlines()
+
+
+def _place(source: str, lines: dict[tuple, int], path: tuple) -> str:
+    known = [lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines]
+    return f"{source}, line {known[0]}" if known else source
+
+
+def bundled_job(name: str) -> Path:
+    """Return the path of a job file that ships with the package, e.g. `bundled_job("demo-job.yaml")`."""
+    return Path(str(resources.files("facefoundry") / "recipes" / name))
+
+
+def load_job(path: Path, overrides: Sequence[str] = ()) -> JobSpec:
+    """Load a job file with `a.b=c` overrides; a file that is not there is the user's mistake."""
+    if not path.is_file():
+        raise UserError(f"there is no job file {path}; write one (docs/jobs.md) or copy {bundled_job('demo-job.yaml')}")
+    return JobSpec.load(path, overrides)

@@ -1,0 +1,110 @@
+"""Margin heads: cosines in, logits out. The class centres and the softmax are not theirs.
+
+A newcomer is one file with a registered `MarginHead`; recipes and the contract tests find it by themselves.
+Axes: B images, I identities (classes), D embedding.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from typing_extensions import Self
+
+from ..core.config import Config
+from ..core.errors import UserError, near_names
+from ..core.registry import Registry
+
+HEADS: Registry[type[MarginHead]] = Registry("margin head", "facefoundry.recognition")
+
+_EDGE = 1e-7
+
+
+class MarginHead(nn.Module):
+    """forward(cos_BI, label_B) → logits, (B, I) float32 (float64 stays float64); a row with label -1 gets no margin.
+
+    State lives in buffers only and changes only in training mode. Each head names its own settings in its constructor.
+    """
+
+    def __init__(self, *, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+
+    @classmethod
+    def tiny(cls) -> Self:
+        """Return the head with its published settings (heads hold no weights)."""
+        return cls()
+
+
+class HeadConfig(Config):
+    """Which head; None leaves a setting at the head's published value.
+
+    Attributes:
+        name: key in `HEADS`: "softmax", "arcface", "curricularface".
+        scale: factor on the logits; small data sets want 16-32 in place of 64.
+        margin: angle in radians.
+        t_alpha: weight of the new batch in CurricularFace's running mean.
+    """
+
+    name: str = "arcface"
+    scale: float | None = Field(None, gt=0)
+    margin: float | None = Field(None, ge=0, lt=math.pi / 2)
+    t_alpha: float | None = Field(None, gt=0, le=1)
+
+    def build(self) -> MarginHead:
+        """Return the head; a setting it does not have is an error, never ignored."""
+        cls = HEADS[self.name]
+        given = {key: value for key, value in self.model_dump(exclude={"name"}).items() if value is not None}
+        known = inspect.signature(cls).parameters
+        for key in given:
+            if key not in known:
+                raise UserError(f"the head '{self.name}' has no setting '{key}'; {near_names(key, known)}")
+        return cls(**given)
+
+
+class ClassCentres(nn.Module):
+    """One direction for each identity; forward(raw embedding) → cosines, (B, I) float32 in [-1, 1]."""
+
+    def __init__(self, identities: int, embed_dim: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(identities, embed_dim) * 0.01)
+
+    def forward(self, embed_BD: Tensor) -> Tensor:
+        # Also where the caller, or `accelerate launch --mixed_precision`, has switched autocast on around everything.
+        with torch.autocast(embed_BD.device.type, enabled=False):
+            cos_BI = F.normalize(embed_BD.float()) @ F.normalize(self.weight.float()).T
+        return cos_BI.clamp(-1.0, 1.0)
+
+
+def at_least_float32(cos_BI: Tensor) -> Tensor:
+    """Margins and softmax lose the target's gradient in half precision; float64 is kept for gradient checks."""
+    return cos_BI if cos_BI.dtype == torch.float64 else cos_BI.float()
+
+
+def cos_plus_margin(cos_B: Tensor, margin: float) -> Tensor:
+    """cos(θ + m) by expansion, with its true gradient, finite at cos = ±1.
+
+    The sine is computed from a cosine clamped inside ±(1 - 1e-7): at exactly ±1 its slope would be infinite.
+    """
+    inside_B = cos_B.clamp(-1.0 + _EDGE, 1.0 - _EDGE)
+    return cos_B * math.cos(margin) - (1.0 - inside_B.square()).sqrt() * math.sin(margin)
+
+
+def monotone_target(cos_B: Tensor, moved_B: Tensor, margin: float) -> Tensor:
+    """Return cos(θ + m) where θ + m < π, else cos θ - m·sin m, so that a worse angle never gets a better logit."""
+    return torch.where(cos_B > -math.cos(margin), moved_B, cos_B - margin * math.sin(margin))
+
+
+def target_cosines(cos_BI: Tensor, label_B: Tensor) -> tuple[Tensor, Tensor]:
+    """Return each row's cosine to its own class, (B,) (column 0's for label -1), and which rows have a label, (B,) bool."""
+    return cos_BI.gather(1, label_B.clamp(min=0)[:, None])[:, 0], label_B >= 0
+
+
+def with_target(cos_BI: Tensor, label_B: Tensor, value_B: Tensor) -> Tensor:
+    """Return a copy in which the target column of each labelled row holds `value_B`; gradients pass to both."""
+    column_I = torch.arange(cos_BI.shape[1], device=cos_BI.device)
+    return torch.where(column_I == label_B[:, None], value_B[:, None].to(cos_BI.dtype), cos_BI)
