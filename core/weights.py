@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from .errors import UserError
-from .files import write_atomic
+from .files import write_bytes
 
 
 def save_weights(path: Path, module: nn.Module, *, kind: str, config: dict[str, Any], facts: dict[str, Any] | None = None, dtype: torch.dtype | None = None) -> None:
@@ -31,7 +31,8 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], *, kind: str, config: d
     """Write named contiguous tensors in the types they have; the other arguments as in `save_weights`."""
     # One header entry, not several: safetensors writes several in random order, and equal weights should be equal files.
     header = {"facefoundry": json.dumps({"kind": kind, "config": config, "facts": facts or {}}, sort_keys=True)}
-    write_atomic(path, lambda temporary: save_file(tensors, str(temporary), metadata=header))
+    # Through bytes: safetensors' own file writer makes the file private to its owner.
+    write_bytes(path, save(tensors, metadata=header))
 
 
 def load_weights(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from facefoundry.core.check import check
 from facefoundry.core.config import Config
 from facefoundry.core.files import sha256_file
 from facefoundry.core.seeds import noise
@@ -72,6 +73,7 @@ class BlocksEmbedder:
     name, dim, differentiable = "blocks", DIM, True
 
     def __call__(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        check("image_BCHW", image_BCHW, "B 3 112 112")
         block_BX = torch.nn.functional.avg_pool2d(image_BCHW, 8).flatten(1)
         return torch.nn.functional.normalize(block_BX @ _PIXELS)
 
