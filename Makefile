@@ -3,7 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-TORCH_CPU := https://download.pytorch.org/whl/cpu
 
 .PHONY: setup demo test lint clean
 
@@ -13,10 +12,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "FaceFoundry needs Python 3.10 or newer; $(PYTHON) is older. Use: make PYTHON=python3.12"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-# Without an NVIDIA GPU the CPU build of torch is enough and 2 GB smaller; its index is asked only where it can be reached.
-	@extra=; if ! command -v nvidia-smi >/dev/null && $(PYTHON) -c 'import urllib.request as u; u.urlopen("$(TORCH_CPU)/torch/", timeout=5)' 2>/dev/null; then extra="--extra-index-url $(TORCH_CPU)"; fi; \
-	echo "installing into $(VENV) (a few minutes) ..."; \
-	$(BIN)/python -m pip install --quiet $$extra -c constraints.txt -e '.[test]'
+	@echo "installing into $(VENV) (a few minutes) ..."
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

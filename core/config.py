@@ -86,6 +86,8 @@ def _describe(cls: type[BaseModel], problem: Any, source: str, lines: dict[tuple
         return f"{place}: unknown key '{key}'; {near_names(str(where[-1]), names)}"
     if problem["type"] == "missing":
         return f"{place}: '{key}' is missing"
+    if problem["type"] == "value_error" and isinstance(problem["input"], dict):  # a rule over several keys: they need not all be shown
+        return f"{place}: {key + ': ' if key else ''}{problem['ctx']['error']}"
     return f"{place}: '{key}' is {problem['input']!r}: {problem['msg'].lower()}"
 
 
@@ -116,4 +118,7 @@ def _lay_over(values: dict[str, Any], override: str) -> None:
         values = values.setdefault(parent, {})
         if not isinstance(values, dict):
             raise UserError(f"--set '{override}': '{parent}' is not a group of settings")
-    values[last] = yaml.safe_load(text)
+    try:
+        values[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set '{override}': '{text}' is not valid YAML ({getattr(error, 'problem', None) or error})") from error

@@ -143,12 +143,16 @@ def run_loop(objective: Objective, batches: Batches, config: LoopConfig, out: Pa
         settings: whatever else decides the result (the recipe around `config`); a state made with others is refused.
 
     Raises:
-        UserError: loss or gradient not finite (names the step); `out` holds another run's state.
+        UserError: loss or gradient not finite (names the step); `out` holds another run's state, or is no folder.
     """
     # Imported here: looking a backbone's name up imports this module, and accelerate takes a second to load.
     from accelerate import Accelerator
 
     total = config.total_steps(batches)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to the folder {out}: {error.strerror or error}; choose another output folder") from error
     accelerator = Accelerator(log_with="tensorboard", project_dir=str(out), mixed_precision="fp16" if config.precision == "fp16" else "no")
     if config.batch % accelerator.num_processes:
         raise UserError(f"batch {config.batch} cannot be shared by {accelerator.num_processes} processes; choose a multiple of {accelerator.num_processes}")

@@ -42,7 +42,13 @@ def load_weights(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
         UserError: not a safetensors file (a pickle is never opened), damaged, or another kind.
     """
     header, tensors = read_safetensors(path)
-    about = json.loads(header.get("facefoundry", "{}"))
+    try:
+        about = json.loads(header.get("facefoundry", "{}"))
+        complete = "kind" not in about or {"config", "facts"} <= set(about)
+    except (ValueError, TypeError):
+        complete = False
+    if not complete:
+        raise UserError(f"the facefoundry entry in the header of {path} is damaged; copy or make the file again")
     if about.get("kind") != kind:
         raise UserError(f"{path} is a safetensors file but holds '{about.get('kind', 'weights of another maker')}', expected '{kind}'")
     widened = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}

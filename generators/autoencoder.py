@@ -6,7 +6,9 @@ from typing import Protocol
 
 import torch
 import torch.nn.functional as F
+from pydantic import model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ..core.config import Config
 from .attention import zeroed
@@ -39,6 +41,12 @@ class PatchAutoencoderConfig(Config):
     width: int = 128
     blocks: int = 3
     detail_width: int = 16
+
+    @model_validator(mode="after")
+    def _patches_tile_the_face(self) -> Self:
+        if self.patch < 1 or 112 % self.patch or not 1 <= self.channels <= 3 * self.patch**2:
+            raise ValueError(f"patch {self.patch}, channels {self.channels}: expected a patch that divides 112 and 1 to 3 * patch**2 channels")
+        return self
 
 
 class PatchAutoencoder(nn.Module):

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ..core.check import check, check_unit_rows
 from ..core.config import Config
@@ -63,6 +64,16 @@ class GeneratorRecipe(Config):
     autoencoder: AutoencoderRecipe
     denoiser: DenoiserRecipe
 
+    @model_validator(mode="after")
+    def _denoiser_fits_the_latents(self) -> Self:
+        first, second = self.autoencoder.network, self.denoiser.network
+        if first.channels != second.channels:
+            raise ValueError(f"the autoencoder makes {first.channels} latent channels, the denoiser takes {second.channels}: expected the same number in both networks")
+        side, halvings = 112 // first.patch, len(second.multipliers) - 1
+        if side % 2**halvings:
+            raise ValueError(f"patches of {first.patch} give latents of {side}x{side}, which {halvings + 1} levels cannot halve {halvings} times: expected fewer multipliers or another patch")
+        return self
+
 
 def train_generator(recipe: GeneratorRecipe, image_NHWC: np.ndarray, embed_ND: np.ndarray, out: Path) -> dict[str, Path]:
     """Train autoencoder and denoiser; return the paths of the two weights files.
@@ -81,9 +92,13 @@ def train_generator(recipe: GeneratorRecipe, image_NHWC: np.ndarray, embed_ND: n
 
 
 def train_autoencoder(recipe: AutoencoderRecipe, image_NHWC: np.ndarray, out: Path) -> Path:
-    """Train the patch autoencoder; return its weights file (made once: a finished one is kept)."""
+    """Train the patch autoencoder; return its weights file (a finished one is kept).
+
+    Raises:
+        UserError: `out` holds the state of a training with another recipe or other faces.
+    """
     path = out / "autoencoder.safetensors"
-    if path.exists():
+    if path.exists() and not (out / "state.pt").exists():  # brought here from another run; with a state, the loop checks whose it is
         return path
     network = fresh(lambda: PatchAutoencoder(recipe.network), recipe.loop.seed, "autoencoder")
     sample = numpy_rng(recipe.loop.seed, "basis").permutation(len(image_NHWC))[:2000]

@@ -41,6 +41,8 @@ class UIFaceSampler(Config):
         t_max: t0 of the paper: at t < t_max every row is in stage 2; 1000 makes it a one-stage sampler.
         delta: δ*: a row whose attention map moved less than this between two steps receives its identity from the next step on.
         guidance: w in ε = (1 + w) ε_c - w ε_u.
+        rescale: share by which the guided clean estimate is brought back to the spread of the unguided one (Lin et al. 2024,
+            "Common Diffusion Noise Schedules and Sample Steps Are Flawed", eq. 15-16); keeps strong guidance from burning out. 0 = published.
         inject_self: identity rows take over the self-attention of their empty row.
         inject_cross: stage 2 blends cross-attention statistics half and half.
         schedule: "exact", or "published" with the shifted ᾱ of the public code.
@@ -51,6 +53,7 @@ class UIFaceSampler(Config):
     t_max: int = Field(500, ge=0, le=1000)
     delta: float = Field(0.006, ge=0)
     guidance: float = Field(1.0, ge=0)
+    rescale: float = Field(0.0, ge=0, le=1)
     inject_self: bool = True
     inject_cross: bool = True
     schedule: Literal["exact", "published"] = "exact"
@@ -140,7 +143,7 @@ def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config:
         wanted = context_BD if second_stage else torch.where(settled_B[:, None], context_BD, network.empty_rows(count))
         empty, identity = _both_passes(network, latent_BCHW, (t, alpha), wanted[rows], rows, control)
         predicted = empty.clone()
-        predicted[rows] = (1 + config.guidance) * identity - config.guidance * empty if second_stage else identity
+        predicted[rows] = guided(latent_BCHW, identity, empty, alpha, config) if second_stage else identity
         passes_B += 1
         passes_B[rows.cpu()] += 1
         if control.record:
@@ -150,6 +153,17 @@ def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config:
             map_before = map_now
         latent_BCHW = ddim_update(latent_BCHW, predicted, alpha, alpha_next)
     return latent_BCHW, passes_B
+
+
+def guided(latent_BCHW: Tensor, identity_BCHW: Tensor, empty_BCHW: Tensor, alpha: float, config: UIFaceSampler) -> Tensor:
+    """Classifier-free guidance (1 + w) ε_c - w ε_u, its clean estimate rescaled towards the spread of the identity pass's."""
+    noise_BCHW = (1 + config.guidance) * identity_BCHW - config.guidance * empty_BCHW
+    if config.rescale == 0:
+        return noise_BCHW
+    signal, spread = alpha**0.5, (1 - alpha) ** 0.5
+    clean_BCHW, plain_BCHW = (latent_BCHW - spread * noise_BCHW) / signal, (latent_BCHW - spread * identity_BCHW) / signal
+    ratio_B = plain_BCHW.std((1, 2, 3), keepdim=True) / clean_BCHW.std((1, 2, 3), keepdim=True)
+    return (latent_BCHW - signal * clean_BCHW * (config.rescale * ratio_B + 1 - config.rescale)) / spread
 
 
 def _both_passes(network: FamilyUNet, latent_BCHW: Tensor, time: tuple[int, float], wanted_RD: Tensor, rows: Tensor, control: AttentionControl) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,9 @@ import math
 from typing import Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ..core.config import Config
 from .attention import AttentionControl, ContextAttention, zeroed
@@ -47,6 +49,12 @@ class UNetConfig(Config):
     identity_scale: float = 1.0
     context_in_time: bool = False
     prediction: Literal["epsilon", "v"] = "epsilon"
+
+    @model_validator(mode="after")
+    def _one_attention_a_level(self) -> Self:
+        if len(self.attention) != len(self.multipliers) or not self.multipliers:
+            raise ValueError(f"{len(self.multipliers)} multipliers and {len(self.attention)} attention entries: expected one of each for every level")
+        return self
 
 
 class FamilyUNet(nn.Module):

@@ -33,13 +33,17 @@ def train_generator_verb(
     embedder: Annotated[str, typer.Option(help="Embedder whose rows are the identity condition.")] = "dlib",
 ) -> None:
     """Train the autoencoder and the denoiser of a generator from aligned faces."""
+    from ..core.errors import UserError
     from ..generators.train import GeneratorRecipe, train_generator
     from ..identity.sources import load_faces
     from ..recognition.embedder import embed_faces, load_embedder
 
     checked = GeneratorRecipe.load(recipe, settings)
+    eyes, wanted = load_embedder(embedder), checked.denoiser.network.identity_dim
+    if eyes.dim != wanted:
+        raise UserError(f"the embedder '{embedder}' gives {eyes.dim} numbers a face, but {recipe} has denoiser.network.identity_dim {wanted}; set it to {eyes.dim} or choose another --embedder")
     faces = load_faces(data)
-    paths = train_generator(checked, faces.image_NHWC, embed_faces(load_embedder(embedder), faces.image_NHWC), out)
+    paths = train_generator(checked, faces.image_NHWC, embed_faces(eyes, faces.image_NHWC), out)
     show.table(paths.items(), title="Trained")
 
 
@@ -55,7 +59,8 @@ def train_recogniser_verb(recipe: Recipe, data: Data, out: Out, settings: Settin
         path = distil(DistilRecipe.load(recipe, settings), load_faces(data), out)
     else:
         path = train_recogniser(RecogniserRecipe.load(recipe, settings), load_faces(data), out)
-    show.table([("recogniser", path), ("score it", f"facefoundry score {path} --pairs PAIRS --images IMAGES")], title="Trained")
+    show.table([("recogniser", path)], title="Trained")
+    show.line(f"Score it: facefoundry score {path} --pairs PAIRS --images IMAGES")
 
 
 def score(
@@ -82,7 +87,7 @@ def frcsyn_write(
     baseline: Annotated[str, typer.Option(help="The baseline recogniser (GAP needs it).")],
     subtask: Annotated[str, typer.Option(help="Sub-task, e.g. 1.1 or 2.1.")],
     lists: Lists,
-    images: Annotated[Path, typer.Option(help="Folder with a folder of aligned images for each database (bupt, agedb, cfp, rof).")],
+    images: Annotated[Path, typer.Option(help="Folder with a folder of aligned images for each database (bupt, agedb, cfp-fp, rof).")],
     calibration: Annotated[Path, typer.Option(help="Faces of training identities held out of the training: the threshold is fitted on them.")],
     out: Annotated[Path, typer.Option(help="Folder, or a name ending in .zip.")],
     edition: Edition = 1,

@@ -201,5 +201,5 @@ def dataset_digest(files: Sequence[Path]) -> str:
     """Return one SHA-256 over (face_id, SHA-256 of the image) of every row, kept or not."""
     lines = []
     for path in files:
-        lines += [f"{record.face_id} {hashlib.sha256(record.image).hexdigest()} {record.dropped or ''}" for record in read_shard(path)]
+        lines += [f"{record.face_id} {hashlib.sha256(record.image or b'').hexdigest()} {record.dropped or ''}" for record in read_shard(path)]
     return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()

@@ -28,6 +28,8 @@ def table(rows: Iterable[tuple[str, Any]], title: str | None = None) -> None:
     for name, value in rows:
         if value is not None:
             grid.add_row(escape(name), escape(_text(value)))
+    if not out.is_terminal:
+        out.width = 10_000  # a pipe or a file has no width to keep to; a folded path could be neither found nor copied
     out.print(grid)
 
 

@@ -5,6 +5,7 @@ A filter is a `Config` (what a user writes in a job file) with `apply(FilterInpu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -85,7 +86,9 @@ def build_filter(settings: Mapping[str, Any], *, source: str = "filter") -> Filt
 class SddFiqaFilter(Config):
     """Set aside images of low SDD-FIQA quality: below a label 0..100, or the lowest share of the set.
 
-    Images of identities with one image have no label and are kept.
+    Images of identities with one image have no label and are kept. `lowest_share` cuts by rank: exactly floor(share · labelled images)
+    go, also where many labels are equal (with `signed` every mislabelled image has 0). Of equal labels the lower mean cosine to the
+    other images of the identity goes first, then the earlier row.
     """
 
     below: float | None = Field(None, ge=0, le=100)
@@ -108,11 +111,18 @@ class SddFiqaFilter(Config):
     def apply(self, data: FilterInput) -> FilterResult:
         """Label every row and compare."""
         label_N = sdd_fiqa(data.embed_ND, data.identity_N, mode=self.mode, seed=self.seed, signed=self.signed)
-        limit = self.below
-        if limit is None:
-            known = label_N[np.isfinite(label_N)]
-            limit = float(np.quantile(known, self.lowest_share)) if known.size else 0.0
-        return FilterResult(reasons=_reasons_below("sdd_fiqa", label_N, limit, digits=1), scores={"sdd_fiqa": label_N})
+        reasons = self._lowest(label_N, data) if self.below is None else _reasons_below("sdd_fiqa", label_N, self.below, digits=1)
+        return FilterResult(reasons=reasons, scores={"sdd_fiqa": label_N})
+
+    def _lowest(self, label_N: np.ndarray, data: FilterInput) -> list[str | None]:
+        own_N = _own_cosine(data)
+        order = np.lexsort((own_N, label_N))  # stable, so rows decide last; NaN sorts to the end
+        known = int(np.isfinite(label_N).sum())
+        count = math.floor((self.lowest_share or 0.0) * known + 1e-9)  # 0.29 * 100 is 28.999999999999996
+        reasons: list[str | None] = [None] * len(label_N)
+        for rank, row in enumerate(order[:count].tolist(), 1):
+            reasons[row] = f"sdd_fiqa {label_N[row]:.1f} (own cosine {own_N[row]:.3f}): rank {rank} of {known}, the lowest {count} go (share {self.lowest_share:g})"
+        return reasons
 
 
 @FILTERS.register("anchor_similarity")
@@ -190,6 +200,15 @@ class LeakageFilter(Config):
             nearest_N[begin : begin + _BLOCK], cos_N[begin : begin + _BLOCK] = cos_RI.argmax(axis=1), cos_RI.max(axis=1)
         reasons = [f"leakage {cos:.3f} > {self.above:.3f}: real centre {near}" if cos > self.above else None for cos, near in zip(cos_N.tolist(), nearest_N.tolist())]
         return FilterResult(reasons=reasons, scores={"leakage": cos_N})
+
+
+def _own_cosine(data: FilterInput) -> np.ndarray:
+    """Mean cosine of each image to the other images of its identity, (N,); 0 where there is none."""
+    _, group_N, count_I = np.unique(data.identity_N, return_inverse=True, return_counts=True)
+    sum_ID = np.zeros((len(count_I), data.embed_ND.shape[1]))
+    np.add.at(sum_ID, group_N, data.embed_ND)
+    others_ND = sum_ID[group_N] - data.embed_ND
+    return np.einsum("nd,nd->n", data.embed_ND, others_ND) / np.maximum(1, count_I[group_N] - 1)
 
 
 def _reasons_below(name: str, score_N: np.ndarray, limit: float, digits: int) -> list[str | None]:

@@ -34,10 +34,12 @@ class DistilRecipe(LoopConfig):
     """A student's training.
 
     Attributes:
+        batch: at least 2, as in `RecogniserRecipe`.
         relation: weight of the relation term.
         teacher: name of the embedder whose rows are learned.
     """
 
+    batch: int = Field(64, ge=2)
     backbone: BackboneConfig = BackboneConfig(embed_dim=128, affine=True)
     augment: AugmentConfig = AugmentConfig()
     relation: float = Field(8.0, ge=0)

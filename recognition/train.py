@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from ..core.device import autocast
@@ -28,11 +29,13 @@ class RecogniserRecipe(LoopConfig):
     """How a recogniser is trained; see `LoopConfig` for the rest.
 
     Attributes:
+        batch: at least 2: batch normalisation has nothing to learn from one face.
         head: margin head and its settings.
         identity_balanced: draw every identity equally often, whatever its number of images.
         augment: AdaFace's strong three at probability 0.2, and a mirror.
     """
 
+    batch: int = Field(64, ge=2)
     backbone: BackboneConfig = BackboneConfig()
     head: HeadConfig = HeadConfig()
     identity_balanced: bool = False

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from facefoundry.generators.attention import ContextAttention
 from facefoundry.generators.schedule import ddim_steps
-from facefoundry.generators.uiface import UIFaceConfig, UIFaceSampler, attention_map, sample
+from facefoundry.generators.uiface import UIFaceConfig, UIFaceSampler, attention_map, guided, sample
 
 
 def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -126,3 +126,16 @@ def test_anchor_of_wrong_size_or_length_is_refused():
         generator.generate(2 * unit_rows(2, 8), [1, 2])
     with pytest.raises(ValueError, match="not unit length"):
         generator.generate(np.full((1, 8), np.nan, np.float32), [1])
+
+
+def test_rescaled_guidance_keeps_the_spread_of_the_identity_pass():
+    torch.manual_seed(0)
+    z, identity, empty = (torch.randn(2, 4, 8, 8) for _ in range(3))
+    alpha = 0.3
+    clean = lambda eps: (z - (1 - alpha) ** 0.5 * eps) / alpha**0.5
+    plain = guided(z, identity, empty, alpha, UIFaceSampler(guidance=3.0))
+    assert torch.allclose(plain, 4 * identity - 3 * empty, atol=1e-5)
+    full = guided(z, identity, empty, alpha, UIFaceSampler(guidance=3.0, rescale=1.0))
+    assert torch.allclose(clean(full).std((1, 2, 3)), clean(identity).std((1, 2, 3)), rtol=1e-4)
+    direction = torch.nn.functional.cosine_similarity(clean(full).flatten(1), clean(plain).flatten(1))
+    assert torch.allclose(direction, torch.ones(2), atol=1e-5)

@@ -35,7 +35,7 @@ def test_bad_files_are_user_errors(tmp_path):
     np.save(tmp_path / "zero.npy", np.array([[1, 0], [0, 0]]))
     np.save(tmp_path / "nan.npy", np.array([[1, 0], [1, 0], [np.nan, 0]]))
     for name, message in (
-        ("none.safetensors", "no weights file"), ("none.npy", "cannot be read"), ("text.npy", "cannot be read"), ("code.npy", "cannot be read"),
+        ("none.safetensors", "there is no file"), ("none.npy", "cannot be read"), ("text.npy", "cannot be read"), ("code.npy", "cannot be read"),
         ("flat.npy", "one row of numbers for each"), ("zero.npy", "1 rows that are .* zero .the first is row 1"), ("nan.npy", "the first is row 2"),
     ):  # fmt: skip
         with pytest.raises(UserError, match=message):

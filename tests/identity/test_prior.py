@@ -55,7 +55,7 @@ def test_prior_survives_the_file(tmp_path, unit_faces):
     np.testing.assert_allclose(np.linalg.norm(rows[1], axis=1), 1.0, atol=1e-6)
     np.testing.assert_allclose((prior.real_ID * again.real_ID).sum(1), 1.0, atol=1e-6)
     (tmp_path / "p.safetensors").write_bytes(b"pickle")
-    with pytest.raises(UserError, match="not a readable safetensors"):
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
         AnchorPrior.load(tmp_path / "p.safetensors")
 
 

@@ -79,12 +79,12 @@ def test_run_status_verify_report(monkeypatch, capsys, tmp_path):
     path, out_folder = job_file(tmp_path), tmp_path / "out"
     code, out, _ = call(monkeypatch, capsys, "run", str(path), "--out", str(out_folder), "--workers", "1")
     assert code == 0
-    for word in ("19 kept, 5 rejected", "AUC by blocks", "mean cosine to anchor", "report.html", "contact_sheet.png", "load_dataset"):
+    for word in ("20 kept, 4 rejected", "AUC by blocks", "mean cosine to anchor", "report.html", "contact_sheet.png", "load_dataset"):
         assert word in out
     assert json.loads(call(monkeypatch, capsys, "status", str(out_folder), "--json")[1])["state"] == "finished"
     assert "3 of 3 shards" in call(monkeypatch, capsys, "status", str(out_folder))[1]
     assert json.loads(call(monkeypatch, capsys, "verify", str(out_folder), "--json")[1])["ok"]
-    assert json.loads(call(monkeypatch, capsys, "report", str(out_folder), "--json")[1])["counts"]["kept"] == 19
+    assert json.loads(call(monkeypatch, capsys, "report", str(out_folder), "--json")[1])["counts"]["kept"] == 20
     shard = next((out_folder / "data").glob("*.parquet"))
     shard.write_bytes(shard.read_bytes()[:-1])
     code, out, _ = call(monkeypatch, capsys, "verify", str(out_folder))

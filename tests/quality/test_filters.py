@@ -59,6 +59,30 @@ def test_sdd_fiqa_by_label_and_by_share():
     assert sum(reason is not None for reason in share.reasons) == 6
 
 
+@pytest.mark.parametrize(("share", "dropped"), [(0.1, 6), (0.29, 17), (0.5, 30), (0.01, 0)])
+def test_sdd_fiqa_share_is_exact_where_labels_tie(share, dropped):
+    data = people()
+    wrong = np.arange(60) % 10  # six people under each name: the guard gives many of them the label 0
+    data = FilterInput(embed_ND=data.embed_ND, identity_N=wrong)
+    result = build_filter({"name": "sdd_fiqa", "lowest_share": share}).apply(data)
+    label = result.scores["sdd_fiqa"]
+    assert (label == 0).sum() > 6  # the lowest tenth are ties: comparing with a quantile would drop none
+    cos = data.embed_ND @ data.embed_ND.T
+    own = [np.mean([cos[i, j] for j in range(60) if wrong[j] == wrong[i] and j != i]) for i in range(60)]
+    worst = sorted(range(60), key=lambda i: (label[i], own[i], i))[:dropped]
+    assert {i for i, reason in enumerate(result.reasons) if reason} == set(worst) and len(worst) == dropped
+    if dropped:
+        assert result.reasons[worst[0]] == f"sdd_fiqa 0.0 (own cosine {own[worst[0]]:.3f}): rank 1 of 60, the lowest {dropped} go (share {share:g})"
+
+
+def test_sdd_fiqa_share_counts_labelled_rows_and_falls_back_to_row_order():
+    embed = unit([[1, 0, 0]] * 5 + [[0, 1, 0]] * 5 + [[0, 0, 1]])
+    data = FilterInput(embed_ND=embed, identity_N=np.array([0] * 5 + [1] * 5 + [2]))
+    reasons = build_filter({"name": "sdd_fiqa", "lowest_share": 0.3, "mode": "exact"}).apply(data).reasons
+    # Ten labelled rows: identities 0 and 1 alike in all, so the earliest three go; the lone image has no label.
+    assert [row for row, reason in enumerate(reasons) if reason] == [0, 1, 2]
+
+
 def test_sdd_fiqa_keeps_what_has_no_label():
     data = people(5, 3)
     identity = data.identity_N.copy()
