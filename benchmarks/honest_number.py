@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=DATA / "train112.zip")
     parser.add_argument("--pairs", type=Path, default=DATA / "lfw_folds7_8_pairs.txt")
     parser.add_argument("--images", type=Path, default=DATA / "lfw_folds7_8.zip")
-    parser.add_argument("--identities", type=int, default=340)
+    parser.add_argument("--identities", type=int, default=300)
     parser.add_argument("--per-identity", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--recipe", type=Path, default=Path(__file__).resolve().parent.parent / "recipes" / "recogniser-small.yaml")

@@ -175,7 +175,10 @@ def run_loop(objective: Objective, batches: Batches, config: LoopConfig, out: Pa
             if accelerator.is_main_process and ((step + 1) % config.checkpoint_every == 0 or step == total - 1):
                 keeper.save(step + 1)
             advance(1, f"loss {losses['loss'].item():.3f}")
-    accelerator.end_training()
+    # Not accelerator.end_training(): it would take the process group down, and a second network may be trained in the same run.
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.wait_for_everyone()
     if average is not None:
         average.copy_to(plain.network.parameters())
     plain.cpu().eval()

@@ -6,6 +6,7 @@ dropped identity context; the first row of every batch is always empty, so that 
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -150,14 +151,15 @@ def cached_latents(autoencoder: PatchAutoencoder, image_NHWC: np.ndarray, path: 
     if path.exists() and (cached := np.load(path, mmap_mode="r")).shape == shape:
         return cached
     path.parent.mkdir(parents=True, exist_ok=True)
-    latent_MCHW = np.lib.format.open_memmap(path.with_suffix(".partial"), mode="w+", dtype=np.float16, shape=shape)
+    partial = path.with_suffix(f".{os.getpid()}.partial")  # several processes of one training may get here at once
+    latent_MCHW = np.lib.format.open_memmap(partial, mode="w+", dtype=np.float16, shape=shape)
     for start in track(range(0, len(image_NHWC), 64), "latents"):
         image_BCHW = to_float(image_NHWC[start : start + 64])
         rows = slice(start, start + len(image_BCHW))
         latent_MCHW[rows] = autoencoder.encode(image_BCHW).numpy()
         latent_MCHW[len(image_NHWC) :][rows] = autoencoder.encode(image_BCHW.flip(-1)).numpy()
     latent_MCHW.flush()
-    path.with_suffix(".partial").rename(path)
+    partial.rename(path)
     return np.load(path, mmap_mode="r")
 
 

@@ -1,18 +1,20 @@
 """Training: the run that is killed and resumed ends with the same weights; the average averages; the objective is the paper's."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from facefoundry.core.errors import UserError
-from facefoundry.core.training import LoopConfig, run_loop
+from facefoundry.core.training import LoopConfig, load_state, run_loop
 from facefoundry.generators.autoencoder import PatchAutoencoderConfig
 from facefoundry.generators.train import AutoencoderRecipe, DenoiserRecipe, GeneratorRecipe, LatentBatches, train_generator
 from facefoundry.generators.unet import UNetConfig
@@ -51,7 +53,7 @@ here.train_generator(here.recipe(), *here.faces(), Path({out!r}))
 
 def test_kill_9_and_resume_give_the_weights_of_an_undisturbed_run(tmp_path):
     whole = train_generator(recipe(), *faces(), tmp_path / "whole")
-    script = textwrap.dedent(SCRIPT).format(tests=str(__import__("pathlib").Path(__file__).parent), out=str(tmp_path / "killed"))
+    script = textwrap.dedent(SCRIPT).format(tests=str(Path(__file__).parent), out=str(tmp_path / "killed"))
     process = subprocess.Popen([sys.executable, "-c", script])
     state = tmp_path / "killed" / "denoiser" / "state.pt"
     deadline = time.monotonic() + 60
@@ -142,3 +144,16 @@ def test_two_processes_share_the_batch_of_one():
     rows = lambda identity: sorted(map(tuple, identity.tolist()))
     whole, halves = batches(3, 0, 1)[3], [batches(3, rank, 2)[3] for rank in (0, 1)]
     assert rows(whole) == rows(torch.cat(halves))
+
+
+def test_two_processes_train_together(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"import sys\nsys.path[:0] = [{str(Path(__file__).parent)!r}]\nfrom pathlib import Path\nimport test_training as here\n"
+        f"here.train_generator(here.recipe(4), *here.faces(), Path({str(tmp_path / 'out')!r}))\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(script)]
+    finished = subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}, capture_output=True, text=True)
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    state = load_state(tmp_path / "out" / "denoiser" / "state.pt")
+    assert state["step"] == 4 and (tmp_path / "out" / "denoiser" / "denoiser.safetensors").exists()
