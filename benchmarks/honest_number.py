@@ -37,7 +37,7 @@ def real_subset(faces: Faces, identities: int, per_identity: int) -> Faces:
 
 
 def mint(identities: int, per_identity: int, folder: Path) -> Faces:
-    settings = [f"identities.count={identities}", f"per_identity={per_identity}", "filters=[]", "name=honest", "engine.batch=32"]
+    settings = [f"identities.count={identities}", f"per_identity={per_identity}", "identities.max_cosine=null", "filters=[]", "name=honest", "engine.batch=32"]
     run_job(load_job(bundled_job("demo-job.yaml"), settings), folder)
     return load_faces(folder)
 
