@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from facefoundry.core.files import bundled, write_json
 from facefoundry.generators.uiface import UIFace, UIFaceConfig, UIFaceSampler
+from facefoundry.generators.unet import FamilyUNet
 from facefoundry.identity.anchors import AnchorPrior, sample_anchors
 
 
@@ -41,10 +42,9 @@ def _seconds(work) -> float:
 
 
 def forward_macs(generator: UIFace) -> float:
-    network = generator.network
-    latent = torch.zeros(1, *generator.autoencoder.latent_shape, dtype=generator.dtype)
-    with FlopCounterMode(display=False) as counter, torch.inference_mode():
-        network(latent, torch.zeros(1), network.empty_rows(1))
+    network = FamilyUNet(generator.network.config)  # a fresh one: the counter's hooks need parameters that can take gradients
+    with FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, *generator.autoencoder.latent_shape), torch.zeros(1), network.empty_rows(1))
     return counter.get_total_flops() / 2
 
 
