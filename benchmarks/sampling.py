@@ -28,10 +28,10 @@ def timed(generator: UIFace, sampler: UIFaceSampler, anchor_BD: np.ndarray) -> t
     return time.perf_counter() - start, batch
 
 
-def matrix_rate(dtype: torch.dtype, size: int = 1024) -> float:
+def matrix_rate(dtype: torch.dtype, size: int = 3072) -> float:
     """Measured multiply-adds a second of a square matrix product."""
     a = torch.randn(size, size).to(dtype)
-    best = min(_seconds(lambda: a @ a) for _ in range(8))
+    best = min(_seconds(lambda: a @ a) for _ in range(5))
     return size**3 / best
 
 
@@ -51,7 +51,7 @@ def forward_macs(generator: UIFace) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results_sampling.json"))
     options = parser.parse_args()
