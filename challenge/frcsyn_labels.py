@@ -15,11 +15,11 @@ _ROF_SUFFIXES = ("_wearing_sunglasses", "_wearing_mask")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
-    """One evaluation database of the first edition.
+    """One evaluation database.
 
     Attributes:
         key: folder name in a submission and file stem of the list.
-        mated, non_mated, identities, repeated: what the official list holds; `repeated` counts lines equal to an earlier one.
+        mated, non_mated, identities, repeated: what the official list holds (0: there is none); `repeated` counts lines equal to an earlier one.
         sha256: of the official list.
         subject: person of a path.
         race: group of a path, or None where paths tell none.
@@ -67,6 +67,10 @@ def _rof_subject(path: str) -> str:
     return name
 
 
+def _mini_subject(path: str) -> str:
+    return _parts(path, 3, "<form>/<person>/<image>")[1]
+
+
 def _parts(path: str, count: int, grammar: str) -> list[str]:
     parts = path.split("/")
     if len(parts) != count:
@@ -93,6 +97,8 @@ DATABASES: dict[str, Database] = {
             key="rof", mated=1800, non_mated=1800, identities=183, repeated=89, subject=_rof_subject,
             sha256="6cfe8df437f40150375794df3e31e63ec119c69f179ac2c7abadd637fdd22253",
         ),
+        # The mini benchmark (mini.py): whatever pairs it was built from, so no official counts.
+        *(Database(key=key, mated=0, non_mated=0, identities=0, repeated=0, sha256="", subject=_mini_subject) for key in ("lfw", "lfw-occluded", "lfw-lowres", "lfw-pose")),
     )
 }
 

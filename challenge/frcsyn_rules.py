@@ -15,7 +15,7 @@ class SubTask:
     """One row of the challenge's table.
 
     Attributes:
-        edition: 1 (WACV 2024) or 2 (CVPR 2024 and onGoing).
+        edition: 1 (WACV 2024), 2 (CVPR 2024 and onGoing), or 0: the mini benchmark of mini.py, scored the same way.
         name: "1.1" ... "2.3"; task 1 is ranked by AVG - SD over groups, task 2 by AVG over databases.
         databases: in the order of the folders.
         max_synthetic: most synthetic training images, None = no limit.
@@ -53,6 +53,7 @@ SUBTASKS: tuple[SubTask, ...] = (
     _row(2, "2.1", 500_000),
     _row(2, "2.2", None),
     _row(2, "2.3", 500_000, ("CASIA-WebFace",)),
+    SubTask(edition=0, name="2.1", databases=("lfw", "lfw-lowres", "lfw-occluded", "lfw-pose"), max_synthetic=None),
 )
 
 
@@ -60,7 +61,7 @@ def subtasks(edition: int) -> dict[str, SubTask]:
     """Return the sub-tasks of an edition by name."""
     found = {row.name: row for row in SUBTASKS if row.edition == edition}
     if not found:
-        raise UserError(f"unknown FRCSyn edition {edition}; expected 1 (WACV 2024) or 2 (CVPR 2024, onGoing)")
+        raise UserError(f"unknown FRCSyn edition {edition}; expected 1 (WACV 2024), 2 (CVPR 2024, onGoing) or 0 (the mini benchmark)")
     return found
 
 

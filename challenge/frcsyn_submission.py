@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,19 +100,22 @@ def format_file(score_P: np.ndarray, threshold: float) -> bytes:
 
 
 def write_submission(path: Path | str, files: Mapping[FileKey, tuple[np.ndarray, float]]) -> None:
-    """Write a submission: a zip if `path` ends in .zip, else a folder.
+    """Write sub-tasks of a submission: into a zip if `path` ends in .zip, else into a folder.
+
+    What is there already stays, but for the sub-tasks that are written now: these are replaced whole.
 
     Args:
         files: for each file the scores in the order of the comparison list and the decision threshold. The same files always give the
             same bytes.
 
     Raises:
-        UserError: NaN scores, or the disk is full.
+        UserError: NaN scores, a file at `path` that is no zip, or the disk is full.
     """
     path = Path(path)
     data = {key.name: format_file(*files[key]) for key in sorted(files)}
     if path.suffix == ".zip":
-        write_bytes(path, _zip_bytes(data))
+        kept = _other_subtasks(path, {key.subtask for key in files}) if path.exists() else {}
+        write_bytes(path, zip_bytes(dict(sorted({**kept, **data}.items()))))
         return
     for name, content in data.items():
         write_bytes(path / name, content)
@@ -126,12 +130,11 @@ def read_submission(path: Path | str, edition: int = 1) -> Submission:
     expected = {FileKey(row.name, key, system).name: FileKey(row.name, key, system) for row in subtasks(edition).values() for key in row.databases for system in SYSTEMS}
     files: dict[FileKey, Decided] = {}
     problems: list[Problem] = []
+    problems += [Problem(severity="error", where=name, message="stands in the zip twice; zip the folder again") for name in _repeated_names(Path(path))]
     with open_tree(path) as tree:
         for name in tree.names():
             if name not in expected:
-                inside = next((known for known in expected if name.endswith("/" + known)), None)
-                advice = f"; '{inside}' must stand at the top: zip the contents, not the folder around them" if inside else ""
-                problems.append(Problem(severity="error" if inside else "warning", where=name, message=f"no file of edition {edition}{advice}"))
+                problems.append(_unexpected(name, list(expected), edition))
                 continue
             parsed = _parse(tree.read(name).decode("ascii", errors="replace"), name)
             if isinstance(parsed, Problem):
@@ -171,6 +174,22 @@ def validate(path: Path | str, comparisons: Mapping[str, Comparison], *, edition
     return Report(problems=tuple(problems))
 
 
+def _unexpected(name: str, expected: Sequence[str], edition: int) -> Problem:
+    inside = next((known for known in expected if name.replace("\\", "/").endswith(known)), None)
+    if inside is None:
+        return Problem(severity="warning", where=name, message=f"no file of edition {edition}")
+    if "\\" in name:
+        return Problem(severity="error", where=name, message=f"back-slashes in a path; expected '{inside}': zip with forward slashes")
+    return Problem(severity="error", where=name, message=f"no file of edition {edition}; '{inside}' must stand at the top: zip the contents, not the folder around them")
+
+
+def _repeated_names(path: Path) -> list[str]:
+    if not path.is_file() or not zipfile.is_zipfile(path):
+        return []
+    with zipfile.ZipFile(path) as archive:
+        return [name for name, count in Counter(archive.namelist()).items() if count > 1]
+
+
 def _check_subtask(row: SubTask, submission: Submission, comparisons: Mapping[str, Comparison], broken: set[str]) -> list[Problem]:
     problems = []
     for key in (FileKey(row.name, database, system) for database in row.databases for system in SYSTEMS):
@@ -178,6 +197,10 @@ def _check_subtask(row: SubTask, submission: Submission, comparisons: Mapping[st
             problems += _check_file(key, submission.files[key], comparisons)
         elif key.name not in broken:
             problems.append(Problem(severity="error", where=key.name, message="missing" + ("; the baseline (real data only) is needed for GAP" if key.system == "baseline" else "")))
+    for database in row.databases:
+        both = [submission.files.get(FileKey(row.name, database, system)) for system in SYSTEMS]
+        if both[0] is not None and both[1] is not None and np.array_equal(both[0].score_P, both[1].score_P):
+            problems.append(Problem(severity="warning", where=FileKey(row.name, database, "proposed").name, message="the same scores as the baseline"))
     return problems
 
 
@@ -203,10 +226,11 @@ def _check_decisions(key: FileKey, content: Decided) -> list[Problem]:
     yes = content.decision_P == 1
     if yes.all() or not yes.any():
         return [Problem(severity="warning", where=key.name, message=f"all decisions are {int(yes[0])}; is the threshold outside the scores?")]
-    refused, accepted = float(content.score_P[~yes].max()), float(content.score_P[yes].min())
-    if refused < accepted:
+    refused, accepted = int(np.argmax(np.where(yes, -np.inf, content.score_P))), int(np.argmin(np.where(yes, content.score_P, np.inf)))
+    if content.score_P[refused] < content.score_P[accepted]:
         return []
-    return [Problem(severity="error", where=key.name, message=f"no single threshold explains the decisions: score {refused:.8g} has 0, score {accepted:.8g} has 1")]
+    lines = f"line {refused + 1}: score {content.score_P[refused]:.8g} has 0, line {accepted + 1}: score {content.score_P[accepted]:.8g} has 1"
+    return [Problem(severity="error", where=key.name, message=f"no single threshold explains the decisions ({lines}); decide all lines by one threshold, larger = same person")]
 
 
 def _check_orientation(key: FileKey, content: Decided, comparison: Comparison) -> list[Problem]:
@@ -215,9 +239,13 @@ def _check_orientation(key: FileKey, content: Decided, comparison: Comparison) -
     chance_error = math.sqrt((mated + non_mated + 1) / (12 * mated * non_mated))  # of the rank sum under no difference
     if value < 0.5 - 6 * chance_error:
         return [Problem(severity="error", where=key.name, message=f"AUC {value:.3f}: scores are upside down; larger must mean same person")]
-    if value < 0.5 + 6 * chance_error:
-        return [Problem(severity="warning", where=key.name, message=f"AUC {value:.3f}: no better than chance (random scores, or the lines are in another order)")]
-    return []
+    if value >= 0.5 + 6 * chance_error:
+        return []
+    by_name = np.array(sorted(range(len(comparison)), key=lambda pair: comparison.paths[pair]))
+    for order, same_P in {"from the last line to the first": comparison.same_P[::-1], "sorted by path": comparison.same_P[by_name], "mated pairs first": np.sort(comparison.same_P)[::-1]}.items():
+        if auc(content.score_P, same_P) > 0.5 + 6 * chance_error:
+            return [Problem(severity="error", where=key.name, message=f"AUC {value:.3f}, but {auc(content.score_P, same_P):.3f} if the lines are {order}: wrong order; write line k for pair k of the list")]
+    return [Problem(severity="warning", where=key.name, message=f"AUC {value:.3f}: no better than chance (random scores, or the lines are in another order)")]
 
 
 def _parse(text: str, name: str) -> Decided | Problem:
@@ -233,7 +261,13 @@ def _parse(text: str, name: str) -> Decided | Problem:
     return Decided(score_P=score_P, decision_P=decision_P)
 
 
-def _zip_bytes(data: Mapping[str, bytes]) -> bytes:
+def _other_subtasks(path: Path, written: set[str]) -> dict[str, bytes]:
+    with open_tree(path) as tree:
+        return {name: tree.read(name) for name in tree.names() if name.split("/")[0] not in written}
+
+
+def zip_bytes(data: Mapping[str, bytes]) -> bytes:
+    """Return a zip of named files; the same files give the same bytes."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, content in data.items():

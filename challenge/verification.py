@@ -85,7 +85,7 @@ def kfold_accuracy(
         UserError: a NaN score (names the pair), fewer than two folds, or cosines outside [-1, 1] in the grid form.
     """
     score_P, same_P = check_scores(score_P, same_P, names)
-    fold_P, count = _fold_index(folds, score_P.size)
+    fold_P, count = fold_index(folds, score_P.size)
     if form == "grid":
         return _grid_form(score_P, same_P, fold_P, count)
     if form == "exact":
@@ -107,7 +107,8 @@ def best_threshold(score_P: np.ndarray, same_P: np.ndarray, *, balanced: bool = 
     return _best_cut(score_P[order], same_P[order], balanced)
 
 
-def _fold_index(folds: int | np.ndarray, pairs: int) -> tuple[np.ndarray, int]:
+def fold_index(folds: int | np.ndarray, pairs: int) -> tuple[np.ndarray, int]:
+    """Return the fold of each pair, numbered from 0, and how many there are; contiguous folds where only a number is given."""
     if isinstance(folds, (int, np.integer)):
         if not 2 <= folds <= pairs:
             raise UserError(f"{folds} folds for {pairs} pairs; expected 2 or more folds, at most one for each pair")

@@ -34,9 +34,14 @@ class Config(BaseModel):
             raise UserError("\n".join(problems)) from error
 
     @classmethod
+    def read(cls, path: Path) -> tuple[dict[str, Any], dict[tuple, Any]]:
+        """Return the mapping in a file and the place of each key: its line, or what else a message shall say after "line"."""
+        return read_yaml(path)
+
+    @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
         """Read a YAML file; `overrides` are `a.b=c` strings (c is YAML) laid over it."""
-        values, lines = read_yaml(path)
+        values, lines = cls.read(path)
         for override in overrides:
             _lay_over(values, override)
         return cls.parse(values, source=str(path), lines=lines)

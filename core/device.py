@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -31,3 +32,14 @@ def memory_format(device: torch.device) -> torch.memory_format:
     benchmarks/sampling.py), which costs more than the convolutions gain.
     """
     return torch.contiguous_format if device.type == "cpu" else torch.channels_last
+
+
+def compile_network(network: torch.nn.Module, device: torch.device) -> None:
+    """Have torch compile the network's forward pass on its first call, on CUDA; elsewhere say that nothing is done.
+
+    Batches of a sampler change their number of rows from step to step, hence the dynamic shapes.
+    """
+    if device.type == "cuda":
+        network.compile(dynamic=True)
+    else:
+        logging.getLogger(__name__).info("compile is for CUDA; on %s the network runs as it is", device.type)

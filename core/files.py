@@ -66,6 +66,20 @@ def bundled(name: str) -> Path:
     return path
 
 
+def weights_path(name: str) -> Path:
+    """Return a weights file: a path as it is (with a slash, or ending in .safetensors), a bare name from the bundled weights.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    if not name.endswith(".safetensors") and "/" not in name:
+        return bundled(f"{name}.safetensors")
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"no weights file at {path}")
+    return path
+
+
 def _put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
 

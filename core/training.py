@@ -7,6 +7,7 @@ run that was killed ends where it would have ended.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping
@@ -22,9 +23,9 @@ from torch import Tensor, nn
 from .config import Config
 from .device import Precision, memory_format
 from .errors import UserError
-from .files import write_atomic, write_bytes
 from .progress import bar
 from .seeds import derive_seed, numpy_rng
+from .training_state import Keeper, Log
 
 Objective = nn.Module
 """A module with `.network` (what is trained for) whose forward takes a batch and returns named scalars, "loss" among them."""
@@ -37,6 +38,8 @@ class LoopConfig(Config):
         epochs: passes over the data; used where `steps` is 0.
         steps: number of steps, 0 = from `epochs`.
         batch: rows in a step over all processes together.
+        accumulate: parts a process's rows of a step are computed in, one after the other, their gradients added; memory falls, the step stays the same
+            up to rounding (not for networks with batch statistics, whose statistics are then a part's).
         optimiser: "sgd" (momentum 0.9) or "adamw".
         lr: peak learning rate for this batch size.
         schedule: after the warm-up: "constant", "cosine" to 0, "poly" (linear to 0), or "step" (times 0.1 at each of `milestones`).
@@ -54,6 +57,7 @@ class LoopConfig(Config):
     epochs: float = Field(20.0, gt=0)
     steps: int = Field(0, ge=0)
     batch: int = Field(64, ge=1)
+    accumulate: int = Field(1, ge=1)
     optimiser: Literal["sgd", "adamw"] = "sgd"
     lr: float = Field(0.1, gt=0)
     schedule: Literal["constant", "cosine", "poly", "step"] = "cosine"
@@ -104,6 +108,17 @@ class Batches(Protocol):
 def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
     """Return the order of the rows in an epoch, a permutation, (count,) int64."""
     return numpy_rng(seed, epoch, "order").permutation(count)
+
+
+def step_rows(count: int, batch: int, step: int, seed: int) -> np.ndarray:
+    """Return the rows of a step over `count` rows of data: whole batches of each epoch's order, (batch,) int64."""
+    epoch, place = divmod(step, count // batch)
+    return epoch_order(count, epoch, seed)[place * batch : (place + 1) * batch]
+
+
+def step_noise(shape: tuple[int, ...], seed: int, step: int, rank: int) -> Tensor:
+    """Return standard normal noise that depends on (seed, step, rank) alone, float32."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(seed, step, "noise", rank)))
 
 
 def fresh(build: Any, seed: int, purpose: str) -> Any:
@@ -161,9 +176,9 @@ def run_loop(objective: Objective, batches: Batches, config: LoopConfig, out: Pa
     objective, optimiser = accelerator.prepare(objective, optimiser)
     plain = accelerator.unwrap_model(objective)
     average = _moving_average(plain.network, config)
-    keeper = _Keeper(out, _decisive(config, settings, total, data), plain, optimiser, average)
+    keeper = Keeper(out, _decisive(config, settings, total, data), plain, optimiser, average)
     start = keeper.restore()
-    log = _Log(out, start, accelerator)
+    log = Log(out, start, accelerator)
     with bar(label, total) as advance:
         advance(start)
         for step in range(start, total):
@@ -196,8 +211,7 @@ def _step(objective: Objective, optimiser: Any, batches: Batches, config: LoopCo
     # Layers with their own randomness (dropout) draw from torch's generator: pin it to the step, then give it back.
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, step, accelerator.process_index, "dropout"))
-        losses = objective(*batch)
-    accelerator.backward(losses["loss"])
+        losses = _gradients(objective, batch, config.accumulate, accelerator)
     network = accelerator.unwrap_model(objective).network
     norm = accelerator.clip_grad_norm_(network.parameters(), config.clip or math.inf)
     # Under fp16 the scaler itself skips a step whose gradient overflowed; the loss must still be finite.
@@ -209,6 +223,21 @@ def _step(objective: Objective, optimiser: Any, batches: Batches, config: LoopCo
         )
     optimiser.step()
     return {**{name: value.detach() for name, value in losses.items()}, "gradient_norm": norm, "lr": torch.tensor(rate)}
+
+
+def _gradients(objective: Objective, batch: list[Tensor], parts: int, accelerator: Any) -> dict[str, Tensor]:
+    """Add up the gradients of the batch's parts, each weighted by its rows; return the same mean of the losses."""
+    rows, sums = len(batch[0]), {}
+    pieces = list(zip(*(x.chunk(parts) for x in batch)))
+    for number, piece in enumerate(pieces):
+        share = len(piece[0]) / rows
+        # Processes exchange gradients once a step, with the last part.
+        with contextlib.nullcontext() if number == len(pieces) - 1 else accelerator.no_sync(objective):
+            losses = objective(*piece)
+            accelerator.backward(losses["loss"] * share)
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + value.detach() * share
+    return sums
 
 
 def _optimiser(objective: Objective, config: LoopConfig) -> torch.optim.Optimizer:
@@ -230,72 +259,3 @@ def _decisive(config: LoopConfig, settings: Mapping[str, Any] | None, total: int
     """All that decides the result, flat, for comparison with the state found."""
     values = {**config.model_dump(mode="json", exclude={"log_every", "checkpoint_every", "epochs"}), **(settings or {}), "steps": total, "data": data}
     return json.loads(json.dumps(values, sort_keys=True, default=str))
-
-
-class _Keeper:
-    """Saves and restores the state of one run."""
-
-    def __init__(self, out: Path, settings: dict[str, Any], objective: nn.Module, optimiser: Any, average: Any) -> None:
-        self._path, self._settings = out / "state.pt", settings
-        self._objective, self._optimiser, self._average = objective, optimiser, average
-
-    def restore(self) -> int:
-        state = load_state(self._path)
-        if state is None:
-            return 0
-        held = json.loads(state.get("settings", "{}"))
-        if held != self._settings:
-            changed = [f"{key}: {held.get(key)!r} there, {self._settings.get(key)!r} now" for key in sorted({*held, *self._settings}) if held.get(key) != self._settings.get(key)]
-            raise UserError(f"{self._path} belongs to a training with another recipe or other data ({'; '.join(changed)}); choose another output folder, or delete that file to start again")
-        self._objective.load_state_dict(state["objective"])
-        self._optimiser.load_state_dict(state["optimiser"])
-        if self._average is not None:
-            self._average.load_state_dict(state["average"])
-        return int(state["step"])
-
-    def save(self, step: int) -> None:
-        average = self._average.state_dict() if self._average is not None else None
-        state = {"settings": json.dumps(self._settings), "step": step, "objective": self._objective.state_dict(), "optimiser": self._optimiser.state_dict(), "average": average}
-        write_atomic(self._path, lambda temporary: torch.save(state, temporary))
-
-
-def load_state(path: Path) -> dict[str, Any] | None:
-    """Return a resume state, or None where there is none yet; nothing in the file is executed.
-
-    Raises:
-        UserError: the file is damaged or holds objects other than tensors, numbers and strings.
-    """
-    if not path.is_file():
-        return None
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged bytes fail in many ways inside the restricted unpickler; all mean the same to the user
-        raise UserError(f"{path} is not a training state that can be trusted or read ({str(error).partition(chr(10))[0] or type(error).__name__}); delete it to start again") from error
-    if not isinstance(state, dict):
-        raise UserError(f"{path} holds {type(state).__name__}, expected a training state; delete it to start again")
-    return state
-
-
-class _Log:
-    """One JSON line for each logged step, and the same numbers to TensorBoard; lines after the resumed step are dropped."""
-
-    def __init__(self, out: Path, start: int, accelerator: Any) -> None:
-        self._path, self._accelerator = out / "log.jsonl", accelerator
-        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start}})
-        if accelerator.is_main_process:
-            lines = self._path.read_bytes().splitlines(keepends=True) if self._path.is_file() else []
-            write_bytes(self._path, b"".join(line for line in lines if _step_of(line) < start))
-
-    def write(self, step: int, values: dict[str, float]) -> None:
-        self._accelerator.log(values, step=step)
-        if self._accelerator.is_main_process:
-            with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **{name: round(value, 6) for name, value in values.items()}}) + "\n")
-
-
-def _step_of(line: bytes) -> float:
-    """Return a log line's step; a line cut by a kill counts as never written."""
-    try:
-        return int(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf

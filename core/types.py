@@ -20,12 +20,14 @@ class FaceBatch:
     Attributes:
         image_BCHW: float32 RGB in [-1, 1], (B, 3, 112, 112).
         seeds: the seed each image was made from.
-        passes_B: network evaluations spent on each image (for the books).
+        passes_B: network evaluations spent on each image (for the books); a partial one counts by its share of the multiply-adds.
+        redraws_B: how often each image was drawn again; empty where the generator does not judge its images.
     """
 
     image_BCHW: Tensor
     seeds: tuple[int, ...]
-    passes_B: tuple[int, ...]
+    passes_B: tuple[float, ...]
+    redraws_B: tuple[int, ...] = ()
 
 
 @runtime_checkable
@@ -44,6 +46,20 @@ class Embedder(Protocol):
 
     def __call__(self, image_BCHW: Tensor) -> Tensor:
         """float32 RGB in [-1, 1], (B, 3, 112, 112), ArcFace-aligned → unit float32 rows, (B, dim)."""
+        ...
+
+
+class AttributePredictor(Protocol):
+    """Faces in, attributes such as age or head pose out.
+
+    Attributes:
+        names: one name with its unit for each column ("yaw_deg").
+    """
+
+    names: tuple[str, ...]
+
+    def __call__(self, image_NHWC: np.ndarray) -> np.ndarray:
+        """uint8 RGB, (N, 112, 112, 3), ArcFace-aligned → float32 (N, len(names)); NaN = unknown."""
         ...
 
 

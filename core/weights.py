@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -13,18 +13,24 @@ from torch import Tensor, nn
 
 from .errors import UserError
 from .files import write_bytes
+from .quantise import SCALE, quantise_rows, widen
 
 
-def save_weights(path: Path, module: nn.Module, *, kind: str, config: dict[str, Any], facts: dict[str, Any] | None = None, dtype: torch.dtype | None = None) -> None:
+def save_weights(
+    path: Path, module: nn.Module, *, kind: str, config: dict[str, Any], facts: dict[str, Any] | None = None, dtype: torch.dtype | Literal["int8"] | None = None
+) -> None:
     """Write a module's parameters and buffers.
 
     Args:
         kind: what the file holds ("uiface", "autoencoder", "recogniser"); checked on loading.
         config: settings from which the module is built again.
         facts: provenance for people (data, steps, figures).
-        dtype: storage type of floating tensors; None keeps them.
+        dtype: storage type of floating tensors; None keeps them; "int8" stores large matrices by rows (core.quantise), the rest as bfloat16.
     """
-    save_tensors(path, {name: _stored(tensor, dtype) for name, tensor in module.state_dict().items()}, kind=kind, config=config, facts=facts)
+    tensors = module.state_dict()
+    if dtype == "int8":
+        tensors, dtype = quantise_rows(tensors), torch.bfloat16
+    save_tensors(path, {name: _stored(tensor, None if name.endswith(SCALE) else dtype) for name, tensor in tensors.items()}, kind=kind, config=config, facts=facts)
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], *, kind: str, config: dict[str, Any], facts: dict[str, Any] | None = None) -> None:
@@ -36,7 +42,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], *, kind: str, config: d
 
 
 def load_weights(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str, Any], dict[str, Any]]:
-    """Return (tensors as float32 where floating, config, facts) of a file written by `save_weights` or `save_tensors`.
+    """Return (tensors as float32 where floating or stored as int8 rows, config, facts) of a file written by `save_weights` or `save_tensors`.
 
     Raises:
         UserError: not a safetensors file (a pickle is never opened), damaged, or another kind.
@@ -51,8 +57,10 @@ def load_weights(path: Path, *, kind: str) -> tuple[dict[str, Tensor], dict[str,
         raise UserError(f"the facefoundry entry in the header of {path} is damaged; copy or make the file again")
     if about.get("kind") != kind:
         raise UserError(f"{path} is a safetensors file but holds '{about.get('kind', 'weights of another maker')}', expected '{kind}'")
-    widened = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
-    return widened, about["config"], about["facts"]
+    try:
+        return widen(tensors), about["config"], about["facts"]
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: {error}; copy or make the file again") from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
@@ -60,8 +68,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not path.is_file():
         raise UserError(f"there is no file {path}; expected a .safetensors file")
     with open(path, "rb") as file:
-        start = file.read(2)
-    if start in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+        start = file.read(9)
+    # A safetensors header of, e.g., 0x0380 bytes begins like a pickle too: what tells them apart is the brace after the eight bytes of its length.
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:] != b"{":
         raise UserError(f"{path} is a pickle (torch.save) file, expected safetensors; a pickle can run code when opened, so it is refused: convert it with safetensors.torch.save_file where it was made")
     try:
         with safe_open(str(path), framework="pt") as file:

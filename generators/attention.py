@@ -28,6 +28,7 @@ class AttentionControl:
         share_self: identity rows take over the self-attention maps of their donors.
         blend_cross: pull the cross-attention logits of identity rows half-way to their donors' statistics (stage 2).
         record: keep the cross-attention logits of the empty rows, one (sources, N, L, T) tensor a block (stage 1).
+        memory: where cross-attention takes its keys and values from; None computes them from the pass's contexts.
     """
 
     sources: int
@@ -36,6 +37,27 @@ class AttentionControl:
     blend_cross: bool = False
     record: bool = False
     cross_logits: list[Tensor] = field(default_factory=list)
+    memory: ContextMemory | None = None
+
+
+class ContextMemory:
+    """Keys and values of the contexts of one sampling, made once for each block: they do not depend on the step (generators.md (d) 4).
+
+    Attributes:
+        context_UD: the contexts that occur.
+        of_row: for each row of the coming pass, its context's place in them; (B,) int64.
+    """
+
+    def __init__(self, context_UD: Tensor) -> None:
+        self.context_UD, self.of_row = context_UD, torch.arange(len(context_UD), device=context_UD.device)
+        self._made: dict[ContextAttention, tuple[Tensor, Tensor]] = {}
+
+    def recall(self, block: ContextAttention) -> tuple[Tensor, Tensor]:
+        """Return keys and values of the pass's rows, (B, N, T, H) each."""
+        if block not in self._made:
+            self._made[block] = block.keys_and_values(self.context_UD)
+        key, value = self._made[block]
+        return key[self.of_row], value[self.of_row]
 
 
 class ContextAttention(nn.Module):
@@ -62,11 +84,16 @@ class ContextAttention(nn.Module):
         """(B, D) context → (B, T, D) normalised tokens; depends on the identity alone, not on the step."""
         return self.token_norm(self.to_tokens(context_BD).unflatten(1, (-1, self.tokens))).transpose(1, 2)
 
+    def keys_and_values(self, context_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) context → keys and values of cross-attention, (B, N, T, H) each."""
+        return self.cross_attention.keys_and_values(self.context_tokens(context_BD))
+
     def forward(self, image_BCHW: Tensor, context_BD: Tensor, control: AttentionControl | None = None) -> Tensor:
         height, width = image_BCHW.shape[-2:]
         x_BLC = self.project_in(image_BCHW).flatten(2).transpose(1, 2)
         x_BLC = x_BLC + self.self_attention.over_self(self._normed(x_BLC), control)
-        x_BLC = x_BLC + self.cross_attention.over_tokens(self._normed(x_BLC), self.context_tokens(context_BD), control)
+        recalled = control.memory.recall(self) if control is not None and control.memory is not None else self.keys_and_values(context_BD)
+        x_BLC = x_BLC + self.cross_attention.over_tokens(self._normed(x_BLC), *recalled, control)
         x_BLC = x_BLC + self.mlp(self._normed(x_BLC))
         return image_BCHW + self.project_out(x_BLC.transpose(1, 2).unflatten(2, (height, width)))
 
@@ -86,16 +113,22 @@ class Attention(nn.Module):
         self.out = nn.Linear(channels, channels)
 
     def over_self(self, x_BLC: Tensor, control: AttentionControl | None) -> Tensor:
-        """Self-attention; identity rows use query and key of their donors, which equals replacing their logits."""
-        query_BNLH, key_BNLH, value_BNLH = self._heads(self.query(x_BLC)), self._heads(self.key(x_BLC)), self._heads(self.value(x_BLC))
-        if control is not None and control.share_self and len(control.donors):
-            query_BNLH = torch.cat([query_BNLH[: control.sources], query_BNLH[control.donors]])
-            key_BNLH = torch.cat([key_BNLH[: control.sources], key_BNLH[control.donors]])
+        """Self-attention; identity rows use query and key of their donors, which equals replacing their logits, and compute none."""
+        value_BNLH, asking_BLC = self._heads(self.value(x_BLC)), x_BLC
+        shared = control is not None and control.share_self and len(control.donors) > 0
+        if shared:
+            asking_BLC = x_BLC[: control.sources]
+        query_BNLH, key_BNLH = self._heads(self.query(asking_BLC)), self._heads(self.key(asking_BLC))
+        if shared:
+            query_BNLH, key_BNLH = (torch.cat([x, x[control.donors]]) for x in (query_BNLH, key_BNLH))
         return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNLH, value_BNLH))
 
-    def over_tokens(self, x_BLC: Tensor, tokens_BTD: Tensor, control: AttentionControl | None) -> Tensor:
+    def keys_and_values(self, source_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        return self._heads(self.key(source_BTD)), self._heads(self.value(source_BTD))
+
+    def over_tokens(self, x_BLC: Tensor, key_BNTH: Tensor, value_BNTH: Tensor, control: AttentionControl | None) -> Tensor:
         """Cross-attention; the logits are formed only where they are recorded or blended."""
-        query_BNLH, key_BNTH, value_BNTH = self._heads(self.query(x_BLC)), self._heads(self.key(tokens_BTD)), self._heads(self.value(tokens_BTD))
+        query_BNLH = self._heads(self.query(x_BLC))
         if control is None or not (control.record or control.blend_cross):
             return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNTH, value_BNTH))
         logits_BNLT = (query_BNLH @ key_BNTH.transpose(-1, -2)).float() * self.head_dim**-0.5

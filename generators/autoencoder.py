@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from ..core.config import Config
 from .attention import zeroed
+from .registry import AUTOENCODERS
 
 
 class Autoencoder(Protocol):
@@ -32,6 +33,7 @@ class Autoencoder(Protocol):
         ...
 
 
+@AUTOENCODERS.register("patch")
 class PatchAutoencoderConfig(Config):
     """Attributes: `patch` divides 112; `channels` principal components a patch; `width`, `blocks` of the decoder;
     `detail_width` of the two convolutions at full resolution."""
@@ -47,6 +49,10 @@ class PatchAutoencoderConfig(Config):
         if self.patch < 1 or 112 % self.patch or not 1 <= self.channels <= 3 * self.patch**2:
             raise ValueError(f"patch {self.patch}, channels {self.channels}: expected a patch that divides 112 and 1 to 3 * patch**2 channels")
         return self
+
+    def build(self) -> PatchAutoencoder:
+        """Return the network, its basis not yet fitted."""
+        return PatchAutoencoder(self)
 
 
 class PatchAutoencoder(nn.Module):

@@ -10,10 +10,13 @@ from torch import Tensor
 STEPS = 1000
 """Training steps T."""
 
+BETAS = (1e-4, 2e-2)
+"""First and last β of the linear schedule."""
+
 
 def alpha_bars() -> Tensor:
     """Return ᾱ_t for t = 0..999, float64: linear β from 1e-4 to 2e-2."""
-    return (1.0 - torch.linspace(1e-4, 2e-2, STEPS, dtype=torch.float64)).cumprod(0)
+    return (1.0 - torch.linspace(*BETAS, STEPS, dtype=torch.float64)).cumprod(0)
 
 
 def add_noise(clean: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
@@ -43,14 +46,3 @@ def ddim_update(latent: Tensor, noise: Tensor, alpha: float, alpha_next: float) 
     """One deterministic DDIM step (η = 0) from ᾱ to ᾱ_next with the predicted noise."""
     clean = (latent - (1 - alpha) ** 0.5 * noise) / alpha**0.5
     return alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * noise
-
-
-def velocity(clean: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
-    """v = √ᾱ ε - √(1-ᾱ) z_0 (Salimans & Ho 2022, §4), one t a row."""
-    alpha = alpha_bars()[t_B.cpu()].to(device=clean.device, dtype=clean.dtype).view(-1, *[1] * (clean.ndim - 1))
-    return alpha.sqrt() * noise - (1 - alpha).sqrt() * clean
-
-
-def noise_from_velocity(velocity: Tensor, latent: Tensor, alpha: float) -> Tensor:
-    """ε = √ᾱ v + √(1-ᾱ) z_t."""
-    return alpha**0.5 * velocity + (1 - alpha) ** 0.5 * latent

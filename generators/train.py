@@ -25,10 +25,12 @@ from ..core.files import sha256_file
 from ..core.images import to_float
 from ..core.progress import track
 from ..core.seeds import derive_seed, numpy_rng
-from ..core.training import LoopConfig, data_digest, epoch_order, fresh, run_loop
+from ..core.training import LoopConfig, data_digest, fresh, run_loop, step_noise, step_rows
 from ..core.weights import load_into, load_weights, save_weights
-from .autoencoder import PatchAutoencoder, PatchAutoencoderConfig
-from .schedule import STEPS, add_noise, velocity
+from .autoencoder import Autoencoder, PatchAutoencoder, PatchAutoencoderConfig
+from .prediction import min_snr_weight, target
+from .schedule import STEPS, add_noise
+from .registry import AUTOENCODERS
 from .unet import FamilyUNet, UNetConfig
 
 
@@ -48,6 +50,8 @@ class DenoiserRecipe(Config):
         empty_share: share of rows trained with the empty context.
         focus: share of rows whose t / 1000 is logit-normal (-0.3, 1), the middle noise levels, where most is to be learnt; the
             others, and all of them with 0 (the published training), are uniform.
+        min_snr: γ of min-SNR weighting (Hang et al., ICCV 2023; the paper uses 5); 0, the published training, weighs the squared error of the
+            prediction equally at every t.
         warm_start: denoiser weights to begin from; layers it lacks keep their own initialisation.
     """
 
@@ -55,6 +59,7 @@ class DenoiserRecipe(Config):
     loop: LoopConfig
     empty_share: float = Field(0.2, ge=0, le=1)
     focus: float = Field(0.0, ge=0, le=1)
+    min_snr: float = Field(0.0, ge=0)
     warm_start: Path | None = None
 
 
@@ -127,10 +132,10 @@ def train_denoiser(recipe: DenoiserRecipe, image_NHWC: np.ndarray, embed_ND: np.
     return path
 
 
-def load_autoencoder(path: Path) -> PatchAutoencoder:
-    """Load an autoencoder written by `train_autoencoder`, in eval mode."""
+def load_autoencoder(path: Path) -> Autoencoder:
+    """Load an autoencoder of any registered class, in eval mode; a file that names none holds a `PatchAutoencoder`."""
     tensors, config, _ = load_weights(path, kind="autoencoder")
-    network = PatchAutoencoder(PatchAutoencoderConfig.parse(config, source=str(path)))
+    network = AUTOENCODERS[config.get("name", "patch")].parse(config, source=str(path)).build()
     load_into(network, tensors, path)
     return network.eval()
 
@@ -140,7 +145,7 @@ def _around(recipe: AutoencoderRecipe | DenoiserRecipe) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def cached_latents(autoencoder: PatchAutoencoder, image_NHWC: np.ndarray, path: Path) -> np.ndarray:
+def cached_latents(autoencoder: Autoencoder, image_NHWC: np.ndarray, path: Path) -> np.ndarray:
     """Return float16 latents of the faces, then of their mirror images, (2N, C, h, w), memory-mapped from a file beside `path`.
 
     The file's name carries a hash of the faces and of the encoder, so that neither can change behind it.
@@ -172,11 +177,11 @@ class FaceBatches:
 
     def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
         """Return images, (B, 3, 112, 112), and standard normal noise of the latents' shape."""
-        rows = _rows(self, len(self._image_NHWC), self._loop, step)[rank::world]
+        rows = step_rows(len(self._image_NHWC), self._loop.batch, step, self._loop.seed)[rank::world]
         image_BCHW = to_float(self._image_NHWC[rows])
         flip_B = torch.from_numpy(numpy_rng(self._loop.seed, step, "mirror", rank).random(len(rows)) < 0.5)
         image_BCHW = torch.where(flip_B[:, None, None, None], image_BCHW.flip(-1), image_BCHW)
-        return image_BCHW, _normal((len(rows), *self._latent_shape), self._loop.seed, step, rank)
+        return image_BCHW, step_noise((len(rows), *self._latent_shape), self._loop.seed, step, rank)
 
 
 class AutoencoderObjective(nn.Module):
@@ -208,29 +213,32 @@ class LatentBatches:
     def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
         """Return clean latents, noise, times (B,), identities (B, D) and `empty_B` (bool; the first row always)."""
         loop, count = self._recipe.loop, len(self._embed_ND)
-        rows = _rows(self, count, loop, step)[rank::world]
+        rows = step_rows(count, loop.batch, step, loop.seed)[rank::world]
         rng = numpy_rng(loop.seed, step, "conditions", rank)
         mirrored = rng.random(len(rows)) < 0.5
         clean_BCHW = torch.from_numpy(self._latent_MCHW[rows + count * mirrored]).float()
         t_B = torch.from_numpy(draw_times(len(rows), self._recipe.focus, rng))
         empty_B = torch.from_numpy(rng.random(len(rows)) < self._recipe.empty_share)
         empty_B[0] = True
-        return clean_BCHW, _normal(tuple(clean_BCHW.shape), loop.seed, step, rank), t_B, self._embed_ND[rows], empty_B
+        return clean_BCHW, step_noise(tuple(clean_BCHW.shape), loop.seed, step, rank), t_B, self._embed_ND[rows], empty_B
 
 
 class DenoiserObjective(nn.Module):
-    """Mean squared error on ε (or v), unweighted."""
+    """Mean squared error of what the network says (ε, v or flow), unweighted unless the recipe asks for min-SNR."""
 
     def __init__(self, network: FamilyUNet, recipe: DenoiserRecipe) -> None:
         super().__init__()
         self.network, self._recipe = network, recipe
 
     def forward(self, clean_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, identity_BD: Tensor, empty_B: Tensor) -> dict[str, Tensor]:
+        kind = self._recipe.network.prediction
         noisy_BCHW = add_noise(clean_BCHW, noise_BCHW, t_B).contiguous(memory_format=memory_format(clean_BCHW.device))
-        target_BCHW = noise_BCHW if self._recipe.network.prediction == "epsilon" else velocity(clean_BCHW, noise_BCHW, t_B)
         with autocast(clean_BCHW.device, self._recipe.loop.precision):
-            guess_BCHW = self.network(noisy_BCHW, t_B, self.network.embed_context(identity_BD, empty_B))
-        return {"loss": F.mse_loss(guess_BCHW.float(), target_BCHW)}
+            said_BCHW = self.network(noisy_BCHW, t_B, self.network.embed_context(identity_BD, empty_B))
+        error_B = F.mse_loss(said_BCHW.float(), target(kind, clean_BCHW, noise_BCHW, t_B), reduction="none").mean((1, 2, 3))
+        if self._recipe.min_snr:
+            error_B = error_B * min_snr_weight(kind, t_B, self._recipe.min_snr)
+        return {"loss": error_B.mean()}
 
 
 def draw_times(count: int, focus: float, rng: np.random.Generator) -> np.ndarray:
@@ -243,12 +251,3 @@ def _whole_batches(count: int, batch: int) -> int:
     if count < batch:
         raise UserError(f"the data has {count} faces, less than one batch of {batch}; pass more faces or a smaller 'batch'")
     return count // batch
-
-
-def _rows(batches: FaceBatches | LatentBatches, count: int, loop: LoopConfig, step: int) -> np.ndarray:
-    epoch, place = divmod(step, batches.steps_per_epoch)
-    return epoch_order(count, epoch, loop.seed)[place * loop.batch : (place + 1) * loop.batch]
-
-
-def _normal(shape: tuple[int, ...], seed: int, step: int, rank: int) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(seed, step, "noise", rank)))

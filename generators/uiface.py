@@ -8,7 +8,6 @@ What the published procedure computes twice (the identity pass of a row whose co
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -19,64 +18,87 @@ from torch import Tensor
 
 from ..core.check import check, check_unit_rows
 from ..core.config import Config
-from ..core.device import Precision, memory_format
+from ..core.device import Precision, compile_network, memory_format
 from ..core.errors import UserError
-from ..core.files import bundled
+from ..core.files import weights_path
 from ..core.seeds import derive_seed, noise
 from ..core.types import FaceBatch
 from ..core.weights import load_into, load_weights
-from .attention import AttentionControl
+from ..identity.cone import perturb_cone
+from .attention import AttentionControl, ContextMemory
 from .autoencoder import Autoencoder, PatchAutoencoder, PatchAutoencoderConfig
+from .cache import FeatureCache, forward_macs
+from .guidance import guided, negative_anchors, reference_context
+from .prediction import to_noise
 from .registry import GENERATORS
-from .schedule import ddim_steps, ddim_update, noise_from_velocity
+from .sampling import SamplerConfig
+from .solvers import Point, build_solver
 from .train import load_autoencoder
 from .unet import FamilyUNet, UNetConfig
 
 
-class UIFaceSampler(Config):
-    """Every part of the sampling as a switch.
+PUBLISHED_STRIDE = 20
+"""Distance in t between two steps of the published 50, to which δ* belongs."""
+
+
+class UIFaceSampler(SamplerConfig):
+    """Every part of the sampling as a switch; those every generator has are in `SamplerConfig`.
 
     Attributes:
-        steps: DDIM steps of the full schedule.
         t_max: t0 of the paper: at t < t_max every row is in stage 2; 1000 makes it a one-stage sampler.
-        delta: δ*: a row whose attention map moved less than this between two steps receives its identity from the next step on.
-        guidance: w in ε = (1 + w) ε_c - w ε_u.
-        rescale: share by which the guided clean estimate is brought back to the spread of the unguided one (Lin et al. 2024,
-            "Common Diffusion Noise Schedules and Sample Steps Are Flawed", eq. 15-16); keeps strong guidance from burning out. 0 = published.
-        inject_self: identity rows take over the self-attention of their empty row.
+        delta: δ*: a row whose attention map moved less than this between two steps receives its identity from the next step on. It is
+            the published value for a stride of 20; over another stride the bar is δ* · stride / 20, as a map that drifts at one speed
+            moves in proportion [C].
+        inject_self: identity rows take over the self-attention of their reference row.
         inject_cross: stage 2 blends cross-attention statistics half and half.
-        schedule: "exact", or "published" with the shifted ᾱ of the public code.
         skip_duplicates: leave out passes whose result is known; off only to measure what it saves.
     """
 
-    steps: int = Field(50, ge=1, le=1000)
     t_max: int = Field(500, ge=0, le=1000)
     delta: float = Field(0.006, ge=0)
-    guidance: float = Field(1.0, ge=0)
-    rescale: float = Field(0.0, ge=0, le=1)
     inject_self: bool = True
     inject_cross: bool = True
-    schedule: Literal["exact", "published"] = "exact"
     skip_duplicates: bool = True
+
+    @classmethod
+    def published(cls) -> UIFaceSampler:
+        """The procedure of the public code with every pass it makes and its shifted ᾱ; the measure of every speed-up."""
+        return cls(solver="ddim-published", skip_duplicates=False)
+
+    @classmethod
+    def fast(cls) -> UIFaceSampler:
+        """A fifth of the published passes at the exact sampler's identity and diversity (benchmarks/RESULTS.md)."""
+        return cls(solver="unipc", steps=12)
 
 
 @GENERATORS.register("uiface")
 class UIFaceConfig(Config):
-    """Attributes: `denoiser` and `autoencoder` are bundled names or paths of safetensors files."""
+    """What the generator is made of.
+
+    Attributes:
+        denoiser, autoencoder: bundled names or paths of safetensors files.
+        compile: let torch compile the denoiser; on CUDA only, elsewhere ignored.
+    """
 
     name: Literal["uiface"] = "uiface"
     denoiser: str = "uiface-small"
     autoencoder: str = "autoencoder-small"
     sampler: UIFaceSampler = UIFaceSampler()
     precision: Precision = "bf16"
+    compile: bool = False
 
     def build(self, device: torch.device) -> UIFace:
         """Load the weights and return the generator."""
-        path = _weights_path(self.denoiser)
+        path = weights_path(self.denoiser)
         tensors, config, _ = load_weights(path, kind="denoiser")
         network = FamilyUNet(UNetConfig.parse(config, source=str(path)))
         load_into(network, tensors, path)
-        return UIFace(network, load_autoencoder(_weights_path(self.autoencoder)), self.sampler, device, self.precision)
+        if self.compile:
+            compile_network(network, device)
+        autoencoder = load_autoencoder(weights_path(self.autoencoder))
+        if autoencoder.latent_shape[0] != network.config.channels:
+            raise UserError(f"the autoencoder {self.autoencoder} makes {autoencoder.latent_shape[0]} latent channels, the denoiser {self.denoiser} takes {network.config.channels}; name the pair that was trained together")
+        return UIFace(network, autoencoder, self.sampler, device, self.precision)
 
     @classmethod
     def tiny(cls, device: torch.device = torch.device("cpu"), sampler: UIFaceSampler | None = None) -> UIFace:
@@ -121,60 +143,80 @@ class UIFace:
         check("anchor_BD", anchor_BD, f"{len(seeds)} {self.anchor_dim}")
         check_unit_rows("anchor_BD", np.asarray(anchor_BD))
         latent_BCHW = noise([derive_seed(seed, "latent") for seed in seeds], self.autoencoder.latent_shape).to(self.device)
-        identity_BD = torch.as_tensor(np.asarray(anchor_BD), dtype=self.dtype, device=self.device)
-        latent_BCHW, passes_B = sample(self.network, latent_BCHW, self.network.embed_context(identity_BD), self.sampler)
+        context_BD = self._context(perturb_cone(anchor_BD, seeds, self.sampler.cone))
+        negative_BD = self._context(negative_anchors(anchor_BD)) if self.sampler.negative > 0 else None
+        latent_BCHW, passes_B = sample(self.network, latent_BCHW, context_BD, self.sampler, negative_BD)
         image_BCHW = self.autoencoder.decode(latent_BCHW).float().clamp(-1, 1)
         return FaceBatch(image_BCHW=image_BCHW, seeds=tuple(seeds), passes_B=tuple(passes_B.tolist()))
 
+    def _context(self, identity_BD: np.ndarray) -> Tensor:
+        return self.network.embed_context(torch.as_tensor(np.asarray(identity_BD), dtype=self.dtype, device=self.device))
 
-def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config: UIFaceSampler) -> tuple[Tensor, Tensor]:
-    """Two-stage DDIM sampling; return clean float32 latents and the network passes spent on each row, (B,) int64."""
-    count = len(latent_BCHW)
+
+def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config: UIFaceSampler, negative_BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Two-stage sampling.
+
+    In stage 1 the reference rows are the empty context, whatever `config.negative` says, and every pass is whole: its maps decide the
+    stage, and which rows of a batch are settled must not decide what another row reuses. Stage 2 uses the feature cache.
+
+    Args:
+        latent_BCHW: standard normal noise, float32.
+        context_BD: contexts of the identities.
+        negative_BD: contexts to point away from, mixed into the reference by `config.negative`.
+
+    Returns:
+        Clean float32 latents, and the network passes spent on each row, (B,) float64; a shallow one counts by its multiply-adds.
+    """
+    count, size, solver = len(latent_BCHW), (latent_BCHW.shape[-2], latent_BCHW.shape[-1]), build_solver(config.solver, config.steps)
+    every = torch.arange(count, device=latent_BCHW.device)
+    memory, empty_B, own_B, reference_B = _contexts(network, context_BD, negative_BD, config)
     settled_B = torch.zeros(count, dtype=torch.bool, device=latent_BCHW.device)
-    passes_B = torch.zeros(count, dtype=torch.int64)
-    map_before: Tensor | None = None
-    for t, alpha, alpha_next in ddim_steps(config.steps, config.schedule):
-        second_stage = t < config.t_max
-        rows = torch.arange(count, device=latent_BCHW.device) if second_stage or not config.skip_duplicates else settled_B.nonzero()[:, 0]
+    passes_B = torch.zeros(count, dtype=torch.float64)
+    cache = FeatureCache(config.cache) if config.cache > 1 else None
+    shallow_cost = forward_macs(network.config, size, cache.live) / forward_macs(network.config, size) if cache else 1.0
+    map_before, t_before = None, 0
+    for index, point in enumerate(solver.points):
+        second_stage = point.t < config.t_max
+        rows = every if second_stage or not config.skip_duplicates else settled_B.nonzero()[:, 0]
         control = AttentionControl(
             count, rows, share_self=config.inject_self, blend_cross=second_stage and config.inject_cross,
-            record=not second_stage and not bool(settled_B.all()),
+            record=not second_stage and not bool(settled_B.all()), memory=memory if config.skip_duplicates else None,
         )
-        wanted = context_BD if second_stage else torch.where(settled_B[:, None], context_BD, network.empty_rows(count))
-        empty, identity = _both_passes(network, latent_BCHW, (t, alpha), wanted[rows], rows, control)
-        predicted = empty.clone()
-        predicted[rows] = guided(latent_BCHW, identity, empty, alpha, config) if second_stage else identity
-        passes_B += 1
-        passes_B[rows.cpu()] += 1
+        wanted_B = own_B if second_stage else torch.where(settled_B, own_B, empty_B)
+        memory.of_row = torch.cat([reference_B if second_stage else empty_B, wanted_B[rows]])
+        cost = shallow_cost if cache and second_stage and cache.advance() else 1.0
+        reference, identity = _both_passes(network, latent_BCHW, point, memory.context_UD[memory.of_row], control, cache if second_stage else None)
+        predicted = reference.clone()
+        predicted[rows] = guided(latent_BCHW, identity, reference, point, config) if second_stage else identity
+        passes_B += cost
+        passes_B[rows.cpu()] += cost
         if control.record:
-            map_now = attention_map(control.cross_logits, tuple(latent_BCHW.shape[-2:]))
+            map_now = attention_map(control.cross_logits, size)
             if map_before is not None:
-                settled_B = settled_B | ((map_now - map_before).abs().mean((1, 2)) < config.delta)
-            map_before = map_now
-        latent_BCHW = ddim_update(latent_BCHW, predicted, alpha, alpha_next)
+                moved_B = (map_now - map_before).abs().mean((1, 2))
+                settled_B = settled_B | (moved_B < config.delta * ((t_before - point.t) / PUBLISHED_STRIDE))
+            map_before, t_before = map_now, point.t
+        latent_BCHW = solver.step(index, latent_BCHW, predicted)
     return latent_BCHW, passes_B
 
 
-def guided(latent_BCHW: Tensor, identity_BCHW: Tensor, empty_BCHW: Tensor, alpha: float, config: UIFaceSampler) -> Tensor:
-    """Classifier-free guidance (1 + w) ε_c - w ε_u, its clean estimate rescaled towards the spread of the identity pass's."""
-    noise_BCHW = (1 + config.guidance) * identity_BCHW - config.guidance * empty_BCHW
-    if config.rescale == 0:
-        return noise_BCHW
-    signal, spread = alpha**0.5, (1 - alpha) ** 0.5
-    clean_BCHW, plain_BCHW = (latent_BCHW - spread * noise_BCHW) / signal, (latent_BCHW - spread * identity_BCHW) / signal
-    ratio_B = plain_BCHW.std((1, 2, 3), keepdim=True) / clean_BCHW.std((1, 2, 3), keepdim=True)
-    return (latent_BCHW - signal * clean_BCHW * (config.rescale * ratio_B + 1 - config.rescale)) / spread
+def _contexts(network: FamilyUNet, context_BD: Tensor, negative_BD: Tensor | None, config: UIFaceSampler) -> tuple[ContextMemory, Tensor, Tensor, Tensor]:
+    """Return all contexts of a sampling and, for each image, the places among them of the empty one, its own and stage 2's reference."""
+    empty_BD = network.empty_rows(len(context_BD))
+    own_B = 1 + torch.arange(len(context_BD), device=context_BD.device)
+    if config.negative == 0:
+        return ContextMemory(torch.cat([empty_BD[:1], context_BD])), torch.zeros_like(own_B), own_B, torch.zeros_like(own_B)
+    mixed_BD = reference_context(empty_BD, negative_BD, config.negative)
+    return ContextMemory(torch.cat([empty_BD[:1], context_BD, mixed_BD])), torch.zeros_like(own_B), own_B, own_B + len(context_BD)
 
 
-def _both_passes(network: FamilyUNet, latent_BCHW: Tensor, time: tuple[int, float], wanted_RD: Tensor, rows: Tensor, control: AttentionControl) -> tuple[Tensor, Tensor]:
-    """One batch of all empty rows and the identity rows; returns both predictions of the noise in float32."""
-    t, alpha = time
-    latents = torch.cat([latent_BCHW, latent_BCHW[rows]])
-    joined = latents.to(wanted_RD.dtype).contiguous(memory_format=memory_format(latents.device))
-    t_B = torch.full((len(joined),), t, device=latent_BCHW.device)
-    predicted = network(joined, t_B, torch.cat([network.empty_rows(control.sources), wanted_RD]), control).float()
-    if network.config.prediction == "v":
-        predicted = noise_from_velocity(predicted, latents, alpha)
+def _both_passes(network: FamilyUNet, latent_BCHW: Tensor, point: Point, context_RD: Tensor, control: AttentionControl, cache: FeatureCache | None) -> tuple[Tensor, Tensor]:
+    """One batch of all reference rows and the identity rows; returns both predictions of the noise in float32."""
+    latents = torch.cat([latent_BCHW, latent_BCHW[control.donors]])
+    joined = latents.to(context_RD.dtype).contiguous(memory_format=memory_format(latents.device))
+    t_B = torch.full((len(joined),), point.t, device=latent_BCHW.device)
+    predicted = network(joined, t_B, context_RD, control, cache).float()
+    predicted = to_noise(network.config.prediction, predicted, latents, point.alpha)
     return predicted[: control.sources], predicted[control.sources :]
 
 
@@ -200,13 +242,3 @@ def attention_map(cross_logits: Sequence[Tensor], size: tuple[int, int]) -> Tens
     mean_BHW = torch.stack(maps).mean(0)
     low, high = mean_BHW.amin((1, 2), keepdim=True), mean_BHW.amax((1, 2), keepdim=True)
     return (mean_BHW - low) / (high - low).clamp_min(1e-12)
-
-
-def _weights_path(name: str) -> Path:
-    """A path as it is; a bare name from the bundled weights."""
-    if name.endswith(".safetensors") or "/" in name:
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"no weights file at {path}")
-        return path
-    return bundled(f"{name}.safetensors")

@@ -7,7 +7,6 @@ parameters (plus 256 for a learnable empty context); the bundled small network i
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from pydantic import model_validator
@@ -16,6 +15,8 @@ from typing_extensions import Self
 
 from ..core.config import Config
 from .attention import AttentionControl, ContextAttention, zeroed
+from .cache import FeatureCache
+from .prediction import Prediction
 
 
 class UNetConfig(Config):
@@ -31,7 +32,7 @@ class UNetConfig(Config):
         identity_scale: factor on the unit identity embeddings; √identity_dim brings their components to variance 1, without which the
             biases drown them and the identity is learnt late (1, the published network's reading, is the default).
         context_in_time: also add the context to the time embedding, as the AdaGN variant of the same code base does.
-        prediction: what the last layer says: the noise ε, or v = √ᾱ ε - √(1-ᾱ) z (Salimans & Ho 2022), from which ε follows. v keeps
+        prediction: what the last layer says (generators.prediction): the noise ε, v or flow, from which ε follows. v and flow keep
             errors at high noise from being multiplied by 1/√ᾱ (128 at t = 980), which a short training in bfloat16 does not survive.
     """
 
@@ -48,7 +49,7 @@ class UNetConfig(Config):
     context_dropout: float = 0.25
     identity_scale: float = 1.0
     context_in_time: bool = False
-    prediction: Literal["epsilon", "v"] = "epsilon"
+    prediction: Prediction = "epsilon"
 
     @model_validator(mode="after")
     def _one_attention_a_level(self) -> Self:
@@ -105,19 +106,27 @@ class FamilyUNet(nn.Module):
         """Return the empty context for `count` rows, (count, context_dim)."""
         return self.empty_context.expand(count, -1)
 
-    def forward(self, latent_BCHW: Tensor, t_B: Tensor, context_BD: Tensor, control: AttentionControl | None = None) -> Tensor:
+    def forward(self, latent_BCHW: Tensor, t_B: Tensor, context_BD: Tensor, control: AttentionControl | None = None, cache: FeatureCache | None = None) -> Tensor:
         time_BD = self.time(sinusoid(t_B, self.config.width).to(self.stem.weight.dtype))
         if self.context_to_time is not None:
             time_BD = time_BD + self.context_to_time(context_BD)
+        up, cut = list(self.up), 0 if cache is None else cache.cut(self.up)
+        shallow = cache is not None and cache.deep is not None
         x = self.stem(latent_BCHW)
         skips = [x]
-        for layer in self.down:
+        for layer in list(self.down)[: cache.live - 1] if shallow else self.down:
             x = layer(x, time_BD, context_BD, control) if isinstance(layer, Stage) else layer(x)
             skips.append(x)
-        x = self.middle(x, time_BD, context_BD, control)
-        for layer in self.up:
-            x = layer(torch.cat([x, skips.pop()], 1), time_BD, context_BD, control) if isinstance(layer, Stage) else layer(x)
-        return self.conv_out(nn.functional.silu(self.norm_out(x)))
+
+        def decode(layers: list[nn.Module], x: Tensor) -> Tensor:
+            for layer in layers:
+                x = layer(torch.cat([x, skips.pop()], 1), time_BD, context_BD, control) if isinstance(layer, Stage) else layer(x)
+            return x
+
+        x = cache.deep if shallow else decode(up[:cut], self.middle(x, time_BD, context_BD, control))
+        if cache is not None:
+            cache.deep = x
+        return self.conv_out(nn.functional.silu(self.norm_out(decode(up[cut:], x))))
 
 
 class Stage(nn.Module):

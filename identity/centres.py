@@ -14,6 +14,7 @@ import torch
 
 from ..core.check import check, check_unit_rows
 from ..core.errors import UserError
+from ..core.files import write_atomic
 from ..core.weights import load_weights, save_tensors
 
 _KIND = "real-centres"
@@ -34,14 +35,21 @@ def class_centres(embed_ND: np.ndarray, identity_N: np.ndarray) -> np.ndarray:
     return (sum_ID / np.maximum(np.linalg.norm(sum_ID, axis=1, keepdims=True), 1e-12)).astype(np.float32)
 
 
-def write_centres(embed_ND: np.ndarray, identity_N: np.ndarray, out: Path | str) -> np.ndarray:
-    """Write the centres of real people, (I, D), for the leakage filter of a job (`centres: real.safetensors`), and return them.
+def write_centres(embed_ND: np.ndarray, identity_N: np.ndarray, out: Path | str, *, embedder: str | None = None) -> np.ndarray:
+    """Write the centres of real people, (I, D), for the leakage checks of a job (`centres: real.safetensors`), and return them.
 
-    The embeddings must come from the judge of that job: `embed_faces(load_embedder("dlib"), faces.image_NHWC)` from `recognition.embedder`.
+    The embeddings must come from the judge of that job: `embed_faces(load_embedder("dlib"), faces.image_NHWC)` from `recognition.embedder`,
+    or the verb `facefoundry centres`. With the name of the `embedder` in the file, a job that judges in another space is refused.
     """
     centre_ID = class_centres(embed_ND, identity_N)
-    save_tensors(Path(out), {"centres": torch.from_numpy(centre_ID)}, kind=_KIND, config={"people": len(centre_ID)})
+    about = {"people": len(centre_ID), **({"embedder": embedder} if embedder else {})}
+    save_tensors(Path(out), {"centres": torch.from_numpy(centre_ID)}, kind=_KIND, config=about)
     return centre_ID
+
+
+def embedder_of(path: Path | str) -> str | None:
+    """Return the name of the embedder that a file of centres was made with; None where it does not say."""
+    return None if Path(path).suffix == ".npy" else load_weights(Path(path), kind=_KIND)[1].get("embedder")
 
 
 def read_centres(path: Path | str) -> np.ndarray:
@@ -68,6 +76,16 @@ def read_rows(path: Path) -> np.ndarray:
     if row_ID.ndim != 2 or not row_ID.size:
         raise UserError(f"{path} has shape {row_ID.shape}; expected one row of numbers for each identity")
     return row_ID
+
+
+def write_rows(path: Path, row_ID: np.ndarray) -> None:
+    """Write rows as a .npy file, atomically; `read_rows` reads it."""
+
+    def put(temporary: Path) -> None:
+        with open(temporary, "wb") as file:  # by name, np.save would append a suffix
+            np.save(file, row_ID)
+
+    write_atomic(Path(path), put)
 
 
 def unit_rows(row_ID: np.ndarray, source: str) -> np.ndarray:

@@ -33,6 +33,18 @@ class Mixture:
             noise_NR[mine] = self.mean_KR[k] + noise_NR[mine] @ self.factor_KRR[k].T
         return noise_NR
 
+    def single(self) -> Mixture:
+        """Return the one Gaussian with this mixture's mean and covariance.
+
+        Expectation-maximisation ends on a maximisation step, after which mean and covariance of the mixture are those of the points it was
+        fitted to: this is the Gaussian that a fit with one component gives, without the points.
+        """
+        mean_R = self.weight_K @ self.mean_KR
+        inside_RR = np.tensordot(self.weight_K, self.factor_KRR @ self.factor_KRR.transpose(0, 2, 1), axes=1)
+        offset_KR = self.mean_KR - mean_R
+        factor_RR = np.linalg.cholesky(inside_RR + (self.weight_K[:, None] * offset_KR).T @ offset_KR)
+        return Mixture(weight_K=np.ones(1), mean_KR=mean_R[None], factor_KRR=factor_RR[None])
+
     def _joint(self, point_NR: np.ndarray) -> np.ndarray:
         columns = []
         for weight, mean_R, factor_RR in zip(self.weight_K, self.mean_KR, self.factor_KRR):

@@ -9,7 +9,7 @@ Axes: N images, I identities, D embedding, R principal axes, K mixture component
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +91,10 @@ class AnchorPrior:
         """Return unit directions drawn from the prior, float32 (count, D); nothing is rejected."""
         point_ND = self.mean_D + self.mixture.draw(rng, count) @ self.axis_RD
         return (point_ND / np.linalg.norm(point_ND, axis=1, keepdims=True)).astype(np.float32)
+
+    def gaussian(self) -> AnchorPrior:
+        """Return the prior with one Gaussian in place of the mixture, same mean and covariance: Vec2Face's law. Without a pool, which has another law."""
+        return replace(self, mixture=self.mixture.single(), pool=None)
 
     def save(self, path: Path) -> None:
         """Write a safetensors file; centres and pool as fp16 (cosines move by less than 0.001; `seal_prior` checks its pool after that)."""

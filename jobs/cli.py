@@ -9,12 +9,19 @@ from typing import Annotated, Any
 import typer
 
 from . import show
-from .cli_train import submit_app, train_app, score
+from .cli_benchmark import benchmark_app
+from .cli_challenge import leaderboard, score, submit_app
+from .cli_distill import distill
+from .cli_identity import candidates, centres
+from .cli_quality import inspect
+from .cli_train import train_app
+from .cli_weights import import_weights
 from ..core.errors import UserError
 
 app = typer.Typer(name="facefoundry", help="Mint identity-grouped synthetic face datasets, filter them, train on them, score the result.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(train_app, name="train")
 app.add_typer(submit_app, name="submit")
+app.add_typer(benchmark_app, name="benchmark")
 
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML); docs/jobs.md lists every key.")]
 Folder = Annotated[Path, typer.Argument(help="Folder that `run --out` wrote.")]
@@ -161,3 +168,9 @@ def _tell(values: dict[str, Any], json: bool, title: str | None = None) -> None:
 
 
 app.command()(score)
+app.command()(leaderboard)
+app.command()(import_weights)
+app.command()(distill)
+app.command()(inspect)
+app.command()(centres)
+app.command()(candidates)

@@ -1,31 +1,77 @@
-"""What card and report say about real people: what was compared with them, and what was not."""
+"""What card and report say about real people: what was compared with them, what was dropped for it, and what was not compared."""
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from ..core.files import bundled
 from ..identity.anchors import AnchorPrior
 from ..identity.centres import read_centres
-from .plan import PRIOR, Plan
+from ..quality.leakage import nearest_people
+from ..quality.metrics import identity_centres
+from .identities import PRIOR
+from .plan import Plan, anchor_counts
+
+if TYPE_CHECKING:
+    from .publish import Rows
 
 
-def leakage_statement(plan: Plan, removed: int) -> str:
-    """Return two sentences: one on the anchors, one on the images; `removed` is how many the leakage filter set aside."""
-    return f"{_on_anchors(plan)} {_on_images(plan, removed)}"
+def leakage_counts(folder: Path, plan: Plan, rows: Rows) -> dict[str, Any]:
+    """Return what was dropped for being near a real person, and what is left: empty where nothing was compared.
+
+    Returns:
+        `anchors_compared_with` (people), `anchors_dropped`; with `centres` in the job `people`, `cosine` (the lowest limit of its filters),
+        `images_dropped`, `identities_dropped` (whole), `images_left` and `identities_left` (kept ones above the limit: their own images, their mean).
+    """
+    drawn, found = anchor_counts(folder), {}
+    if drawn.get("people"):
+        found = {"anchors_compared_with": drawn["people"], "anchors_dropped": drawn["leaked"]}
+    limit = _limit(plan)
+    if plan.spec.centres is None or limit is None:
+        return found
+    real_RD, kept_N = read_centres(plan.spec.centres), rows.kept_N
+    reason_N = np.array([(reason or "").split()[0] if reason else "" for reason in rows.dropped])
+    embed_ND, identity_N = rows.embed_ND[kept_N], rows.identity_N[kept_N]
+    image_N, centre_I = (nearest_people(each, real_RD, limit)[1] > limit for each in (embed_ND, identity_centres(embed_ND, identity_N)[0]))
+    return found | {
+        "people": len(real_RD), "cosine": limit, "images_dropped": int((reason_N == "leakage").sum()),
+        "identities_dropped": len(np.unique(rows.identity_N[reason_N == "leakage_identity"])), "images_left": int(image_N.sum()), "identities_left": int(centre_I.sum()),
+    }  # fmt: skip
 
 
-def _on_anchors(plan: Plan) -> str:
-    pool = AnchorPrior.load(bundled(PRIOR)).pool if plan.spec.identities.source == "prior" else None
-    if pool is None:
-        return "The anchors came from a file of the user's; their distance to real people is not known here."
+def leakage_statement(folder: Path, plan: Plan, counts: dict[str, Any]) -> str:
+    """Return a sentence on the anchors and one on the images; `counts` as `leakage_counts` found them."""
+    return f"{_on_anchors(folder, plan)} {_on_images(plan, counts)}"
+
+
+def _on_anchors(folder: Path, plan: Plan) -> str:
+    source, drawn = plan.spec.identities, anchor_counts(folder)
+    compared = (
+        f" {drawn['drawn']:,} candidates were compared with the centres of {drawn['people']:,} real people: {drawn['leaked']:,} came within a cosine of "
+        f"{drawn.get('leak_cosine', 0.58):g} and were dropped." if drawn.get("people") else ""
+    )  # fmt: skip
+    pool = AnchorPrior.load(bundled(PRIOR)).pool if source.source == "prior" and source.file is None else None
+    if pool is not None:
+        return (
+            f"The anchors come from a pool of {len(pool.anchor_ID):,} that was checked before it shipped: every two have a cosine below {pool.max_cosine:g}, and none "
+            f"reaches {pool.leak_cosine:g} (1 pair of strangers in 1,000 does) to the centre of one of the {pool.people:,} real people it was checked against.{compared}"
+        )
+    origin = {"file": "came from a file of the user's", "embeddings": "are embeddings from a file of the user's"}.get(source.source, f"were drawn by the law '{source.source}'")
+    return f"The anchors {origin}{';' + compared if compared else '; their distance to real people is not known here.'}"
+
+
+def _on_images(plan: Plan, counts: dict[str, Any]) -> str:
+    if "people" not in counts:
+        return "The images were not compared with real people: no centres were given."
+    whole = f", and {counts['identities_dropped']:,} identities whose mean was above it" if any(part.name == "leakage_identity" for part in plan.spec.filters) else ""
     return (
-        f"The anchors come from a pool of {len(pool.anchor_ID):,} that was checked before it shipped: every two have a cosine below {pool.max_cosine:g}, and none "
-        f"reaches {pool.leak_cosine:g} (1 pair of strangers in 1,000 does) to the centre of one of the {pool.people:,} real people it was checked against."
+        f"The images were compared with the centres of {counts['people']:,} real people by {plan.spec.judge}: {counts['images_dropped']:,} above a cosine of {counts['cosine']:g} were set aside{whole}. "
+        f"Of what is kept, {counts['images_left']:,} images and the means of {counts['identities_left']:,} identities are above it."
     )
 
 
-def _on_images(plan: Plan, removed: int) -> str:
-    above = [part.settings.above for part in plan.spec.filters if part.name == "leakage"]  # type: ignore[attr-defined]
-    if plan.spec.centres is None or not above:
-        return "The images were not compared with real people: no centres were given."
-    people = len(read_centres(plan.spec.centres))
-    return f"The images were compared with the centres of {people:,} real people by {plan.spec.judge}: {removed:,} above a cosine of {min(above):g} were set aside."
+def _limit(plan: Plan) -> float | None:
+    return min((part.settings.above for part in plan.spec.filters if part.name.startswith("leakage")), default=None)  # type: ignore[attr-defined]

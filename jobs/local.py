@@ -44,8 +44,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, rows_per_identity: int) -> None:
+def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, rows: Callable[[Shard], int] = lambda shard: 0) -> None:
     """Bring every shard through the steps, one step after the other; shards that are done already are left alone.
+
+    Args:
+        rows: how many images a shard has, for the progress bar.
 
     Raises:
         UserError: as a worker raised it, or a worker was killed. What is done stays done.
@@ -59,9 +62,9 @@ def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, r
             begun = [shard for shard in left if step.stage.marker(shard.id) is None]
             if not begun:
                 continue
-            with bar(step.label, sum(shard.identities for shard in begun) * rows_per_identity) as advance:
+            with bar(step.label, sum(map(rows, begun))) as advance:
                 follow = staff.watch if staff else drain
-                follow(step, begun, lambda shard: advance(shard.identities * rows_per_identity))
+                follow(step, begun, lambda shard: advance(rows(shard)))
 
 
 def drain(step: Step, shards: Sequence[Shard], on_done: Callable[[Shard], None] = lambda shard: None) -> None:

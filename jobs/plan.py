@@ -15,12 +15,11 @@ import numpy as np
 import yaml
 
 from ..core.errors import UserError
-from ..core.files import bundled, sha256_file, write_atomic, write_bytes, write_json
-from ..identity.anchors import AnchorPrior, check_request, sample_anchors
-from ..identity.centres import read_centres, read_rows, unit_rows
+from ..core.files import sha256_file, write_bytes, write_json
+from ..identity.centres import embedder_of, read_centres, write_rows
+from .identities import check_identities, files_of, make_identities
 from .spec import JobSpec
 
-PRIOR = "anchor-prior.safetensors"
 LIBRARIES = ("facefoundry", "torch", "numpy", "pillow", "pyarrow")
 """Packages whose versions can change pixels or files; written into every plan."""
 
@@ -114,6 +113,12 @@ def read_anchors(folder: Path) -> np.ndarray:
     return np.load(folder / "job" / "anchors.npy")
 
 
+def anchor_counts(folder: Path) -> dict[str, Any]:
+    """Return what was drawn and dropped when the anchors were made (`identities.make_identities`); empty in folders of earlier versions."""
+    path = folder / "job" / "anchors.json"
+    return json.loads(path.read_bytes()) if path.is_file() else {}
+
+
 def plan_path(folder: Path) -> Path:
     """Where a job folder keeps its plan."""
     return folder / "job" / "plan.json"
@@ -149,23 +154,19 @@ def _document(plan: Plan) -> dict[str, Any]:
 
 def _materials(spec: JobSpec) -> dict[str, str]:
     """Hash the anchor source and every weights file a setting of the generator names, by path or as a bundled file."""
-    source = spec.identities.file if spec.identities.source == "file" else bundled(PRIOR)
-    if not source.is_file():
-        raise UserError(f"identities: the anchor file {source} is not there")
-    if spec.identities.source == "prior":
-        check_request(AnchorPrior.load(source), spec.identities.count, **_limits(spec))
-    found = {"identities": sha256_file(source)}
+    check_identities(spec.identities)
+    found = {f"identities{key}": sha256_file(path) for key, path in files_of(spec.identities).items()}
     if spec.centres is not None:
         _check_centres(spec.centres, spec.judge)
         found["centres"] = sha256_file(spec.centres)
     for key, value in spec.generator.settings.model_dump(mode="json").items():
-        if isinstance(value, str) and (path := _weights_file(value)) is not None:
+        if isinstance(value, str) and (path := weights_file(value)) is not None:
             found[f"generator.{key}"] = sha256_file(path)
     return found
 
 
-def _weights_file(value: str) -> Path | None:
-    """The file a setting names, by path or by the name of bundled weights; None if it names none."""
+def weights_file(value: str) -> Path | None:
+    """Return the file a setting names, by path or by the name of bundled weights; None if it names none."""
     inside = resources.files("facefoundry") / "weights" / f"{value}.safetensors"
     for path in (Path(value), Path(str(inside))):
         if path.suffix == ".safetensors" and path.is_file():
@@ -173,38 +174,21 @@ def _weights_file(value: str) -> Path | None:
     return None
 
 
-def _limits(spec: JobSpec) -> dict[str, float]:
-    return {key: value for key in ("max_cosine", "leak_cosine") if (value := getattr(spec.identities, key)) is not None}
-
-
 def _check_centres(path: Path, judge: str) -> None:
     """Refuse centres of another space now, not after the images are made."""
     from ..recognition.embedder import load_embedder
 
-    dim, found = load_embedder(judge).dim, read_centres(path).shape[1]
+    dim, found, maker = load_embedder(judge).dim, read_centres(path).shape[1], embedder_of(path)
+    if maker not in (None, judge):
+        raise UserError(f"centres: {path} was made with the embedder '{maker}', but the judge is '{judge}'; make it with: facefoundry centres FACES --out {path.name} --embedder {judge}")
     if found != dim:
         raise UserError(f"centres: the rows of {path} have {found} numbers, those of the judge '{judge}' {dim}; make them with the same embedder")
 
 
 def _write_anchors(folder: Path, spec: JobSpec) -> None:
-    source, count = spec.identities, spec.identities.count
-    if source.source == "file":
-        anchor_ID = _anchors_from_file(source.file, count)
-    else:
-        anchor_ID = sample_anchors(AnchorPrior.load(bundled(PRIOR)), count, spec.seed, **_limits(spec))
-
-    def write(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.save(file, anchor_ID)
-
-    write_atomic(folder / "job" / "anchors.npy", write)
-
-
-def _anchors_from_file(path: Path, count: int) -> np.ndarray:
-    anchor_ID = unit_rows(read_rows(path), f"identities: {path}")
-    if len(anchor_ID) != count:
-        raise UserError(f"identities: {path} has shape {anchor_ID.shape}, but count = {count}; give {count} rows, or set count to the rows there are")
-    return anchor_ID
+    anchor_ID, counts = make_identities(spec.identities, spec.seed)
+    write_json(folder / "job" / "anchors.json", counts)
+    write_rows(folder / "job" / "anchors.npy", anchor_ID)
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -219,13 +203,14 @@ def _refuse_foreign(folder: Path) -> None:
 
 
 def _differences(held: dict[str, Any], fresh: dict[str, Any]) -> str:
-    left, right = _flat({k: held[k] for k in ("job", "materials")}), _flat({k: fresh[k] for k in ("job", "materials")})
+    left, right = flat({k: held[k] for k in ("job", "materials")}), flat({k: fresh[k] for k in ("job", "materials")})
     keys = [key for key in sorted({*left, *right}) if left.get(key) != right.get(key) and not key.startswith("job.engine")]
     shown = [f"{key.removeprefix('job.')}: {str(left.get(key))[:24]} there, {str(right.get(key))[:24]} asked" for key in keys[:3]]
     return "; ".join(shown) + (f"; and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+def flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Return nested mappings as one, the keys joined by dots; lists stay whole."""
     if not isinstance(value, dict):
         return {prefix: value}
-    return {key: item for name, inner in value.items() for key, item in _flat(inner, f"{prefix}.{name}" if prefix else name).items()}
+    return {key: item for name, inner in value.items() for key, item in flat(inner, f"{prefix}.{name}" if prefix else name).items()}

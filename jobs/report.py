@@ -5,25 +5,25 @@ Pictures are inlined, charts are inline SVG; nothing is fetched.
 
 from __future__ import annotations
 
-import io
 import json
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.files import write_bytes, write_json
-from ..core.images import encode_jpeg
 from ..identity.dataset import FaceDataset
-from ..quality.metrics import pair_scores
+from ..identity.pairs import PairHistogram
+from ..quality.pair_figures import set_histogram
+from .charts import pair_charts
 from .contact_sheet import choose
-from .leakage import leakage_statement
+from .leakage import leakage_counts, leakage_statement
+from .page import Picture, picture_uri, render
 from .plan import Plan, read_plan
 from .publish import PublishStep, Rows, gather
+from .refill import rounds, stage_of
 from .shards import Stage
 
 REPORT = "report.html"
@@ -46,16 +46,6 @@ FIGURE_WORDS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
-    """An image of the report: a data URI, its score (where it has one to show) and its short name, identity/index."""
-
-    uri: str
-    note: str
-    caption: str = ""
-    rejected: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
 class IdentityRow:
     """A line of the table of identities; None where too few images were kept."""
 
@@ -73,36 +63,36 @@ def write_report(folder: Path) -> dict[str, Any]:
     Raises:
         UserError: the folder holds no job, or its data are missing.
     """
-    from jinja2 import Environment
-
     plan = read_plan(folder)
     rows = gather(folder, plan)
     values = summary(folder, plan, rows)
     dataset = FaceDataset.open(folder)
-    template = (resources.files("facefoundry.jobs") / "report.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
-    html = page.render(
-        plan=plan, job=plan.spec, values=values, figures=_worded(values["figures"]), sheet=_sheet(dataset, plan.spec.seed),
-        columns=min(SHEET_IMAGES, plan.spec.per_identity), worst=_extremes(dataset, worst=True), best=_extremes(dataset, worst=False), charts=_charts(rows.embed_ND[rows.kept_N], rows.identity_N[rows.kept_N]),
-        identities=identity_rows(rows)[:TABLE_IDENTITIES], failed=rows.failed[:SHOWN_FAILURES], job_yaml=(folder / "job" / "job.yaml").read_text(encoding="utf-8"),
-    )  # fmt: skip
-    write_bytes(folder / REPORT, html.encode())
+    shown = {
+        "plan": plan, "job": plan.spec, "values": values, "figures": _worded(values["figures"]), "sheet": _sheet(dataset, plan.spec.seed),
+        "columns": min(SHEET_IMAGES, plan.spec.per_identity), "worst": _extremes(dataset, worst=True), "best": _extremes(dataset, worst=False), "charts": pair_charts(_histogram(rows)),
+        "identities": identity_rows(rows)[:TABLE_IDENTITIES], "failed": rows.failed[:SHOWN_FAILURES], "job_yaml": (folder / "job" / "job.yaml").read_text(encoding="utf-8"),
+    }  # fmt: skip
+    write_bytes(folder / REPORT, render("report.html.j2", shown))
     write_json(folder / "report.json", values | {"identities": [asdict(row) for row in identity_rows(rows)]})
     return values
 
 
 def summary(folder: Path, plan: Plan, rows: Rows) -> dict[str, Any]:
     """Return counts, figures and costs of a finished job."""
-    seconds = {name: _stage_seconds(folder, name) for name in ("generate", "embed", "publish")}
+    parts = rounds(folder, plan)
+    seconds = {kind: sum(_stage_seconds(stage_of(folder, kind, part)) for part in parts) for kind in ("generate", "embed")}
+    near = leakage_counts(folder, plan, rows)
     published = PublishStep(folder=folder, lease_s=plan.spec.engine.lease_s).stage.marker(0) or {}
     return {
         "name": plan.spec.name,
         "fingerprint": plan.fingerprint,
         "images_sha256": published.get("digest"),
         "counts": rows.facts(),
-        "leakage": leakage_statement(plan, rows.facts()["reasons"].get("leakage", 0)),
+        "flow": [list(step) for step in rows.flow],
+        "leakage": leakage_statement(folder, plan, near),
+        "near_real_people": near,
         "figures": rows.figures(plan.spec.match_cosine),
-        "worker_seconds": {name: round(value, 1) for name, value in seconds.items()},
+        "worker_seconds": {name: round(value, 1) for name, value in {**seconds, "publish": _stage_seconds(Stage(root=folder, name="publish"))}.items()},
         "images_per_s": round(len(rows.face_id) / seconds["generate"], 2) if seconds["generate"] else None,
         "device": plan.device,
         "versions": plan.versions,
@@ -132,8 +122,7 @@ def _mean(values: np.ndarray | None, rows: np.ndarray) -> float | None:
     return float(np.nanmean(chosen)) if np.isfinite(chosen).any() else None
 
 
-def _stage_seconds(folder: Path, name: str) -> float:
-    stage = Stage(root=folder, name=name)
+def _stage_seconds(stage: Stage) -> float:
     return sum(json.loads(path.read_bytes()).get("wall_s", 0.0) for path in (stage.folder / "done").glob("*.json"))
 
 
@@ -145,8 +134,9 @@ def _number(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.3f}"
 
 
-def _uri(image_HWC: np.ndarray) -> str:
-    return f"data:image/jpeg;base64,{b64encode(encode_jpeg(image_HWC, 88)).decode()}"
+def _histogram(rows: Rows) -> PairHistogram | None:
+    index_N = np.unique(rows.identity_N[rows.kept_N], return_inverse=True)[1]
+    return set_histogram(rows.embed_ND[rows.kept_N], index_N)[0] if index_N.size > 1 else None
 
 
 def _sheet(dataset: FaceDataset, seed: int) -> list[tuple[int, list[Picture]]]:
@@ -169,66 +159,4 @@ def _quality(dataset: FaceDataset) -> list[float | None]:
 
 def _pictures(dataset: FaceDataset, rows: Sequence[int]) -> list[Picture]:
     names = dataset.table.column("face_id")
-    return [Picture(uri=_uri(image), note="/".join(str(int(part)) for part in names[row].as_py().split("/"))) for image, row in zip(dataset.images(rows), rows)]
-
-
-def _charts(embed_ND: np.ndarray, identity_N: np.ndarray) -> dict[str, str]:
-    """Return inline SVG: the two score distributions and the DET curve; empty where a set has no such pairs."""
-    score_P, same_P = pair_scores(embed_ND, identity_N)
-    if not same_P.any() or same_P.all():
-        return {}
-    mated, non_mated = np.sort(score_P[same_P]), np.sort(score_P[~same_P])
-    return {"histogram": _histogram(mated, non_mated), "det": _det(mated, non_mated)}
-
-
-def _histogram(mated: np.ndarray, non_mated: np.ndarray) -> str:
-    figure, axes = _axes()
-    bins = np.linspace(min(-0.5, float(non_mated[0])), 1.0, 70)
-    for scores, colour, label in ((non_mated, "#d97706", "different identities"), (mated, "#2563eb", "same identity")):
-        axes.hist(scores, bins=bins, density=True, histtype="stepfilled", alpha=0.7, color=colour, label=f"{label} ({len(scores):,} pairs)")
-    axes.set_xlabel("cosine by the judge")
-    axes.set_ylabel("density")
-    return _svg(figure, axes)
-
-
-def _det(mated: np.ndarray, non_mated: np.ndarray) -> str:
-    figure, axes = _axes()
-    threshold = np.unique(np.concatenate([mated, non_mated]))
-    threshold = threshold[:: max(1, len(threshold) // 2000)]
-    fmr = 1.0 - np.searchsorted(non_mated, threshold, "left") / len(non_mated)
-    fnmr = np.searchsorted(mated, threshold, "left") / len(mated)
-    seen = (fmr > 0) & (fnmr > 0)  # a log axis has no zero: rates below one pair are not resolved
-    axes.plot(fmr[seen], fnmr[seen], color="#2563eb", linewidth=2)
-    axes.plot([1e-6, 1], [1e-6, 1], color="#888888", linewidth=0.8, linestyle=":")
-    axes.set(xscale="log", yscale="log", xlim=(max(1e-5, 1 / len(non_mated)), 1), ylim=(max(1e-4, 1 / len(mated)), 1))
-    axes.set_xlabel("false match rate")
-    axes.set_ylabel("false non-match rate")
-    return _svg(figure, axes)
-
-
-def _axes() -> tuple[Any, Any]:
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.6, 3.4), layout="constrained")
-    return figure, figure.subplots()
-
-
-def _svg(figure: Any, axes: Any) -> str:
-    """Serialise with a clear background and grey ink, so that the chart stands on light and dark paper alike."""
-    from matplotlib import rc_context
-
-    ink = "#808894"
-    axes.set_facecolor("none")
-    axes.tick_params(colors=ink, which="both")
-    axes.xaxis.label.set_color(ink)
-    axes.yaxis.label.set_color(ink)
-    for name, spine in axes.spines.items():
-        spine.set_color(ink)
-        spine.set_visible(name in ("left", "bottom"))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, labelcolor=ink, fontsize=9)
-    buffer = io.StringIO()
-    with rc_context({"svg.hashsalt": "facefoundry", "svg.fonttype": "none"}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return [Picture(uri=picture_uri(image), note="/".join(str(int(part)) for part in names[row].as_py().split("/"))) for image, row in zip(dataset.images(rows), rows)]

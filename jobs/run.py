@@ -14,6 +14,7 @@ from .local import cores, run_steps, terminable
 from .plan import Plan, Shard, library_versions, make_plan, open_job, read_plan, resolve_device
 from .shards import Stage
 from .spec import JobSpec
+from .refill import counts, is_listed, rounds, shards_in, stage_of, write_list
 from .steps import EmbedStep, GenerateStep
 
 WHOLE = (Shard(id=0, first_identity=0, identities=0),)
@@ -51,35 +52,58 @@ def run_job(spec: JobSpec, folder: Path, *, workers: int | None = None) -> JobRe
     plan = open_job(folder, spec, device)
     _warn_of_changes(plan, spec, device)
     number = workers or spec.engine.workers or (cores() if plan.device == "cpu" else 1)
-    generate, embed, publish = (kind(folder=folder, lease_s=plan.spec.engine.lease_s) for kind in (GenerateStep, EmbedStep, PublishStep))
+    publish = PublishStep(folder=folder, lease_s=plan.spec.engine.lease_s)
     with terminable():
         publish.stage.repair([0])
-        if publish.stage.marker(0) is None or any(embed.stage.marker(shard.id) is None for shard in plan.shards):
-            run_steps((generate, embed), plan.shards, workers=number, rows_per_identity=plan.spec.per_identity)
-            run_steps((publish,), WHOLE, workers=1, rows_per_identity=0)
-        generate.stage.discard([shard.id for shard in plan.shards])
+        if publish.stage.marker(0) is None or not _embedded(folder, plan):
+            _mint(folder, plan, number)
+            run_steps((publish,), WHOLE, workers=1)
+        for part in rounds(folder, plan):
+            stage_of(folder, "generate", part).discard([shard.id for shard in shards_in(folder, plan, part)])
         values = write_report(folder)
-        _sweep(folder, [step.stage for step in (generate, embed, publish)])
+        _sweep(folder, [publish.stage, *(stage_of(folder, kind, part, plan.spec.engine.lease_s) for kind in ("generate", "embed") for part in rounds(folder, plan))])
     return JobResult(folder=folder, seconds=time.monotonic() - begin_s, values=values)
+
+
+def _mint(folder: Path, plan: Plan, workers: int) -> None:
+    """Make and embed the images of every round; the list of a round is written once the rounds before it are done."""
+    from .publish import gather
+
+    for number in range(plan.spec.refill + 1):
+        if not is_listed(folder, number):
+            rows = gather(folder, plan, number)
+            write_list(folder, plan, number, identity_N=rows.identity_N, image_N=rows.image_N, kept_N=rows.kept_N, refused=rows.refused)
+        shards, size = shards_in(folder, plan, number), counts(folder, plan, number)
+        if not shards:
+            return
+        steps = [kind(folder=folder, lease_s=plan.spec.engine.lease_s, number=number) for kind in (GenerateStep, EmbedStep)]
+        run_steps(steps, shards, workers=workers, rows=lambda shard, size=size: size[shard.id])
+
+
+def _embedded(folder: Path, plan: Plan) -> bool:
+    """Whether the embeddings of every round are there."""
+    return all(stage_of(folder, "embed", part).marker(shard.id) is not None for part in rounds(folder, plan) for shard in shards_in(folder, plan, part))
 
 
 def job_status(folder: Path) -> dict[str, Any]:
     """Return how far a job is: shards and images done by stage, speed and time left; reads markers only."""
     plan = read_plan(folder)
-    stages = {}
-    for name in ("generate", "embed", "publish"):
-        stage, shards = Stage(root=folder, name=name, lease_s=plan.spec.engine.lease_s), WHOLE if name == "publish" else plan.shards
+    stages, parts = {}, rounds(folder, plan)
+    work = [(stage_of(folder, kind, part).name, shards_in(folder, plan, part)) for part in parts for kind in ("generate", "embed")]
+    for name, shards in (*work, ("publish", WHOLE)):
+        stage = Stage(root=folder, name=name, lease_s=plan.spec.engine.lease_s)
         markers = [marker for shard in shards if (marker := stage.recorded(shard.id)) is not None]
         stages[name] = {
             "shards": len(shards), "done": len(markers), "working": stage.working(), "images": sum(marker["rows"] for marker in markers),
             "failed": sum(len(marker["failed"]) for marker in markers if isinstance(marker.get("failed"), list)),
             "worker_s": round(sum(marker["wall_s"] for marker in markers), 1),
         }  # fmt: skip
-    generate = stages["generate"]
-    rate = generate["images"] / generate["worker_s"] if generate["worker_s"] else None
-    left = plan.images - generate["images"] - generate["failed"]
+    made = [stage for name, stage in stages.items() if name.startswith("generate")]
+    images, spent_s, working = (sum(stage[key] for stage in made) for key in ("images", "worker_s", "working"))
+    rate = images / spent_s if spent_s else None
+    left = sum(sum(counts(folder, plan, part).values()) for part in parts) - images - sum(stage["failed"] for stage in made)
     state = "finished" if stages["publish"]["done"] else "running" if any(stage["working"] for stage in stages.values()) else "stopped"
-    eta_s = round(left / rate / max(1, generate["working"])) if rate and left > 0 else None
+    eta_s = round(left / rate / max(1, working)) if rate and left > 0 else None
     return {"job": plan.spec.name, "fingerprint": plan.fingerprint, "state": state, "images": plan.images, "images_per_worker_s": rate and round(rate, 2), "eta_s": eta_s, "stages": stages}
 
 

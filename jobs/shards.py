@@ -69,6 +69,11 @@ class Stage:
             for name in (self.recorded(shard) or {"files": {}})["files"]:
                 (self.root / name).unlink(missing_ok=True)
 
+    def forget(self, shards: Sequence[int]) -> None:
+        """Remove the markers of shards, so that they are made again."""
+        for shard in shards:
+            self._done(shard).unlink(missing_ok=True)
+
     def repair(self, shards: Sequence[int]) -> list[str]:
         """Take back the markers of shards whose files changed, so that they are made again; return the damaged and missing files.
 

@@ -15,27 +15,52 @@ from typing_extensions import Self
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.registry import Registry
+from ..identity.repulsion import Repulsion
+from .extends import read_job
 
 
 _CENTRES_GO_WITH_FILTER = (
     "the filter 'leakage' and 'centres: real.safetensors' go together. No real people ship with FaceFoundry: write the centres of those you hold with "
-    "identity.centres.write_centres, or leave out both (the anchors of the bundled prior were checked before shipping, the images are not)"
+    "`facefoundry centres` (identity.centres.write_centres), or leave out both (the anchors of the bundled prior were checked before shipping, the images are not)"
 )
 
 
-class IdentitySource(Config):
-    """Who is in the dataset: new people drawn from the anchor prior, or anchors from a file."""
+_LATER_KEYS = (("identities", "dim"), ("identities", "repulsion"), ("", "anchor_image"))
 
-    source: Literal["prior", "file"] = "prior"
+
+class IdentitySource(Config):
+    """Who is in the dataset.
+
+    Attributes:
+        source: "prior": drawn from the anchor prior (the bundled one: from its pool of checked anchors); "gaussian": one Gaussian with the mean and
+            covariance of the prior's centres; "uniform": the unit sphere; "embeddings": from a file of candidates, e.g. embeddings of
+            unconditionally generated faces, thinned by both limits; "file": the anchors themselves, one a row, as they are.
+        count: how many people.
+        file: prior, gaussian: a prior of your own (.safetensors; null = bundled). embeddings, file: rows (.npy); they are normalised.
+        dim: uniform only: numbers of an anchor; null = the sphere of the bundled prior's axes (81 axes in 128 numbers).
+        centres: of real people in the space of the anchors: none of them may come within `leak_cosine` (facefoundry centres, or .npy).
+        max_cosine: highest cosine between two people; null = 0.45, the bundled space's measured value; with "file": null = not checked.
+        leak_cosine: lowest forbidden cosine to the centre of a real person; null = 0.58 (FMR = 1e-3 in the bundled space).
+        repulsion: push the anchors apart before the limits are checked (identity/repulsion.py).
+    """
+
+    source: Literal["prior", "gaussian", "uniform", "embeddings", "file"] = "prior"
     count: int = Field(gt=0, le=100_000_000)
-    file: Path | None = None  # .npy, float32 (count, dim); rows are normalised
-    max_cosine: float | None = Field(default=None, gt=-1.0, lt=1.0)  # between two identities; null = the prior's measured threshold
-    leak_cosine: float | None = Field(default=None, gt=-1.0, lt=1.0)  # to the centre of a real identity; null = the prior's
+    file: Path | None = None
+    max_cosine: float | None = Field(default=None, gt=-1.0, lt=1.0)
+    leak_cosine: float | None = Field(default=None, gt=-1.0, lt=1.0)
+    dim: int | None = Field(default=None, ge=2)
+    centres: Path | None = None
+    repulsion: Repulsion | None = None
 
     @model_validator(mode="after")
-    def _file_goes_with_source(self) -> Self:
-        if (self.source == "file") != (self.file is not None):
-            raise ValueError("'source: file' and 'file: anchors.npy' go together")
+    def _keys_go_with_source(self) -> Self:
+        if self.source in ("file", "embeddings") and self.file is None or self.source == "uniform" and self.file is not None:
+            raise ValueError(f"'source: {self.source}' and 'file: anchors.npy' go together" if self.file is None else "'source: uniform' reads no 'file'; leave it out")
+        if self.dim is not None and self.source != "uniform":
+            raise ValueError(f"'dim' belongs to 'source: uniform'; 'source: {self.source}' brings its own")
+        if self.repulsion is not None and self.source == "file":
+            raise ValueError("'source: file' takes the anchors as they are; for 'repulsion' of given rows use 'source: embeddings'")
         return self
 
 
@@ -75,11 +100,13 @@ class JobSpec(Config):
     seed: int = Field(default=0, ge=0)
     identities: IdentitySource
     per_identity: int = Field(gt=0, le=10_000)
+    anchor_image: bool = False  # image 0 of everybody from the anchor itself, whatever the generator's sampler does to the others' (cone, negative)
     generator: Component
     judge: str = "dlib"  # embedder that scores and filters
     centres: Path | None = None  # of real people in the judge's space (identity.centres.write_centres, or .npy), for the leakage filter
     match_cosine: float = Field(default=0.58, gt=-1.0, lt=1.0)  # of the judge, from which two faces are one person: dlib, real FMR = 0.1 %
     filters: tuple[Component, ...] = ()
+    refill: int = Field(default=0, ge=0, le=100)  # rounds in which set-aside and failed images are minted again; see `refill`
     writer: Writer = Writer()
     engine: Engine = Engine()
 
@@ -99,18 +126,23 @@ class JobSpec(Config):
             spec = super().parse(values, source=source, lines=lines)
         except UserError as error:
             problems = [*str(error).splitlines(), *problems]
-        if not problems and (spec.centres is None) == any(part.name == "leakage" for part in spec.filters):
+        if not problems and (spec.centres is None) == any(part.name.startswith("leakage") for part in spec.filters):
             problems = [f"{_place(source, lines, ('filters',))}: {_CENTRES_GO_WITH_FILTER}"]
         if problems:
             raise UserError("\n".join(problems))
         return spec
 
     @classmethod
+    def read(cls, path: Path) -> tuple[dict[str, Any], dict[tuple, Any]]:
+        """Return the mapping in a job file, laid over the file it `extends`, and the place of each key."""
+        return read_job(path)
+
+    @classmethod
     def load(cls, path: Path, overrides: Sequence[str] = ()) -> Self:
         """Read a job file; relative files of anchors and centres are looked for beside it."""
         spec, beside = super().load(path, overrides), path.resolve().parent
-        source = spec.identities.model_copy(update={"file": spec.identities.file and beside / spec.identities.file})
-        return spec.model_copy(update={"identities": source, "centres": spec.centres and beside / spec.centres})
+        found = {key: value and beside / value for key in ("file", "centres") for value in [getattr(spec.identities, key)]}
+        return spec.model_copy(update={"identities": spec.identities.model_copy(update=found), "centres": spec.centres and beside / spec.centres})
 
     def document(self, *, engine: bool = True) -> dict[str, Any]:
         """Return the mapping a job file would hold; `parse` of it gives this job back."""
@@ -120,7 +152,13 @@ class JobSpec(Config):
     def fingerprint(self) -> str:
         """Return the SHA-256 of all that decides the bytes: the job without its engine section."""
         values = self.document(engine=False)
-        del values["identities"]["file"], values["centres"]  # their content counts, not where they lie; see `plan.materials`
+        del values["identities"]["file"], values["identities"]["centres"], values["centres"]  # their content counts, not where they lie; see `plan.materials`
+        for group, key in _LATER_KEYS:  # a job that does not use them has the fingerprint it had before they were there
+            held = values[group] if group else values
+            if not held[key]:
+                del held[key]
+        if not self.refill:
+            del values["refill"]  # folders begun before there was a refill go on
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

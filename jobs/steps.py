@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..core.errors import UserError
 from ..core.files import write_atomic
 from .local import Made
 from .plan import Plan, Shard, read_anchors, read_plan
+from .refill import addresses, stage_of
 from .shards import Stage
 
 EMBED_BATCH = 32
@@ -28,40 +30,38 @@ class GenerateStep:
 
     folder: Path
     lease_s: float
-    label: str = "generate"
+    number: int = 0  # round of the refill
     stage: Stage = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stage", Stage(root=self.folder, name="generate", lease_s=self.lease_s))
+        object.__setattr__(self, "stage", stage_of(self.folder, "generate", self.number, self.lease_s))
+
+    @property
+    def label(self) -> str:
+        return f"refill, round {self.number}" if self.number else "generate"
 
     def open(self) -> Callable[[Shard], Made]:
         import torch
 
         plan = read_plan(self.folder)
         torch.set_num_threads(plan.spec.engine.threads)
-        generator = plan.spec.generator.settings.build(torch.device(plan.device))  # type: ignore[attr-defined]
         anchor_ID = read_anchors(self.folder)
-        if anchor_ID.shape[1] != generator.anchor_dim:
-            raise UserError(f"the identities have {anchor_ID.shape[1]} numbers each, but the generator '{generator.name}' takes {generator.anchor_dim}; use anchors made for it")
+        generator = open_generator(plan, anchor_ID)
         return lambda shard: self._make(plan, generator, anchor_ID, shard)
 
     def _make(self, plan: Plan, generator: Any, anchor_ID: np.ndarray, shard: Shard) -> Made:
         from ..identity.dataset import write_shard
 
-        rows = addresses(plan, shard)
-        images, failed = [], []
-        for start in range(0, len(rows), plan.spec.engine.batch):
-            part = rows[start : start + plan.spec.engine.batch]
-            made, problems = _generate(generator, anchor_ID, part, plan.spec.seed)
-            images += made
-            failed += problems
-        if not images:
+        rows = addresses(self.folder, plan, shard, self.number)
+        images, failed = make_images(plan, generator, anchor_ID, rows)
+        if not images and not self.number:  # a replacement may fail like any image: its slot stays empty
             raise UserError(f"shard {shard.id}: every image failed; the first: {failed[0]['reason']}")
         path = self.stage.data(shard.id, ".parquet")
-        records = [_record(plan, generator.name, anchor_ID, *row) for row in images]
+        records = [record_of(plan, generator.name, anchor_ID, *row) for row in images]
         write_shard(path, records)
         hashes = [hashlib.sha256(record.image).hexdigest() for record in records]
-        return [path], {"rows": len(records), "face_id": [record.face_id for record in records], "image_sha256": hashes, "failed": failed}
+        looks = [f"{value:016x}" for value in _perceptual_hashes([record.image for record in records])]
+        return [path], {"rows": len(records), "face_id": [record.face_id for record in records], "image_sha256": hashes, "image_phash": looks, "failed": failed}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,11 +70,12 @@ class EmbedStep:
 
     folder: Path
     lease_s: float
+    number: int = 0  # round of the refill
     label: str = "embed"
     stage: Stage = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stage", Stage(root=self.folder, name="embed", lease_s=self.lease_s))
+        object.__setattr__(self, "stage", stage_of(self.folder, "embed", self.number, self.lease_s))
 
     def open(self) -> Callable[[Shard], Made]:
         import torch
@@ -90,8 +91,8 @@ class EmbedStep:
         from ..core.images import decode, to_float
         from ..identity.dataset import read_shard
 
-        records = read_shard(Stage(root=self.folder, name="generate").data(shard.id, ".parquet"))
-        parts = []
+        records = read_shard(stage_of(self.folder, "generate", self.number).data(shard.id, ".parquet"))
+        parts = [np.empty((0, embedder.dim), np.float32)]
         for start in range(0, len(records), EMBED_BATCH):
             image_BHWC = np.stack([decode(record.image) for record in records[start : start + EMBED_BATCH]])
             parts.append(np.asarray(embedder(to_float(image_BHWC)).detach().cpu(), dtype=np.float32))
@@ -101,10 +102,55 @@ class EmbedStep:
         return [path], {"rows": len(embed_ND)}
 
 
-def addresses(plan: Plan, shard: Shard) -> list[tuple[int, int]]:
-    """Return (identity, image) of every image of a shard, in order."""
-    identities = range(shard.first_identity, shard.first_identity + shard.identities)
-    return [(identity, image) for identity in identities for image in range(plan.spec.per_identity)]
+def _makers(plan: Plan, generator: Any, rows: Sequence[tuple[int, int]]) -> list[tuple[Any, Sequence[tuple[int, int]]]]:
+    """Return which generator makes which rows: with `anchor_image` the first slot of everybody comes from the anchor as it is."""
+    if not plan.spec.anchor_image:
+        return [(generator, rows)]
+    first = [row for row in rows if row[1] % plan.spec.per_identity == 0]  # replacements of a slot count on from it
+    return [(_plain(generator), first), (generator, [row for row in rows if row[1] % plan.spec.per_identity])]
+
+
+def _plain(generator: Any) -> Any:
+    """Return the generator with the same weights and nothing that moves an image from its anchor; itself if its sampler knows no such thing."""
+    sampler = getattr(generator, "sampler", None)
+    moves = {key: value for key, value in {"cone": 1.0, "negative": 0.0}.items() if hasattr(sampler, key)}
+    if not moves:
+        return generator
+    twin = copy(generator)
+    twin.sampler = sampler.model_copy(update=moves)
+    return twin
+
+
+def open_generator(plan: Plan, anchor_ID: np.ndarray) -> Any:
+    """Build the generator of a plan on its device; anchors of another width are the user's mistake."""
+    import torch
+
+    generator = build_generator(plan.spec.generator.settings, torch.device(plan.device))
+    if anchor_ID.shape[1] != generator.anchor_dim:
+        raise UserError(f"the identities have {anchor_ID.shape[1]} numbers each, but the generator '{generator.name}' takes {generator.anchor_dim}; use anchors made for it")
+    return generator
+
+
+def make_images(plan: Plan, generator: Any, anchor_ID: np.ndarray, rows: Sequence[tuple[int, int]]) -> tuple[list, list]:
+    """Generate rows (identity, image) in the plan's micro-batches.
+
+    Returns:
+        [(identity, image, seed, image_HWC uint8)] in the order of identities and images, and [{face_id, reason}] of those that failed.
+    """
+    images, failed = [], []
+    for maker, mine in _makers(plan, generator, rows):
+        for start in range(0, len(mine), plan.spec.engine.batch):
+            made, problems = _generate(maker, anchor_ID, mine[start : start + plan.spec.engine.batch], plan.spec.seed)
+            images += made
+            failed += problems
+    return sorted(images, key=lambda row: row[:2]), failed
+
+
+def build_generator(settings: Any, device: Any) -> Any:
+    """Build a generator from its settings; one with a `guide` is handed the way to embedders, which generators do not know."""
+    from ..recognition.embedder import load_embedder
+
+    return settings.build(device, load_embedder) if hasattr(settings, "guide") else settings.build(device)
 
 
 def face_id(identity: int, image: int) -> str:
@@ -133,7 +179,8 @@ def _generate(generator: Any, anchor_ID: np.ndarray, rows: Sequence[tuple[int, i
     return made, [{"face_id": face_id(*row), "reason": "the image holds NaN or infinite values"} for row, fine in zip(rows, finite_B) if not fine]
 
 
-def _record(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, image: int, seed: int, image_HWC: np.ndarray) -> Any:
+def record_of(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, image: int, seed: int, image_HWC: np.ndarray) -> Any:
+    """Return a generated image as a record of the dataset, encoded as the job's writer says."""
     from ..core.images import encode_jpeg, encode_png
     from ..identity.records import FaceRecord
 
@@ -144,6 +191,15 @@ def _record(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, im
         face_id=face_id(identity, image), identity=identity, image=data, seed=seed, generator=f"{generator}@{plan.fingerprint[:12]}", origin=origin,
         anchor=anchor_ID[identity], style=None, landmarks_px=None, scores={}, split="train", dropped=None,
     )  # fmt: skip
+
+
+def _perceptual_hashes(images: Sequence[bytes]) -> list[int]:
+    """Hashes of the images as they lie on disk, after the codec."""
+    from ..core.images import decode, to_float
+    from ..quality.image_statistics import luminance, perceptual_hash
+
+    parts = [np.stack([decode(image) for image in images[start : start + EMBED_BATCH]]) for start in range(0, len(images), EMBED_BATCH)]
+    return [int(value) for part in parts for value in perceptual_hash(luminance(to_float(part)))]
 
 
 def _save(path: Path, array: np.ndarray) -> None:

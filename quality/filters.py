@@ -17,7 +17,10 @@ from typing_extensions import Self
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.registry import Registry
+from .duplicates import COSINE, find_duplicates
 from .embeddings import checked_embeddings
+from .groups import rows_by_identity
+from .leakage import matching_centres, nearest_people
 from .sdd_fiqa import Mode, sdd_fiqa
 
 FILTERS: Registry[type] = Registry("filter", "facefoundry.quality")
@@ -34,6 +37,7 @@ class FilterInput:
         identity_N: their identities.
         anchor_ND: unit anchor each image was made from, or None (real images).
         image_hashes: one text for each image, equal exactly where the pixels are equal.
+        perceptual_N: perceptual hashes (`image_statistics.perceptual_hash`), uint64, or None.
         real_centres: unit centres of real people, (I, D), for the leakage filter, or None.
     """
 
@@ -41,6 +45,7 @@ class FilterInput:
     identity_N: np.ndarray
     anchor_ND: np.ndarray | None = None
     image_hashes: tuple[str, ...] = ()
+    perceptual_N: np.ndarray | None = None
     real_centres: np.ndarray | None = None
 
     def __post_init__(self) -> None:
@@ -49,9 +54,18 @@ class FilterInput:
             checked_embeddings(self.anchor_ND, self.identity_N, name="anchors")
         if self.image_hashes and len(self.image_hashes) != len(self.embed_ND):
             raise UserError(f"{len(self.image_hashes)} image hashes for {len(self.embed_ND)} images; expected one for each")
+        if self.perceptual_N is not None and len(self.perceptual_N) != len(self.embed_ND):
+            raise UserError(f"{len(self.perceptual_N)} perceptual hashes for {len(self.embed_ND)} images; expected one for each")
 
     def __len__(self) -> int:
         return len(self.embed_ND)
+
+    def subset(self, rows: np.ndarray) -> Self:
+        """Return some rows, in the order given."""
+        return type(self)(
+            embed_ND=self.embed_ND[rows], identity_N=self.identity_N[rows], real_centres=self.real_centres, image_hashes=tuple(self.image_hashes[row] for row in rows) if self.image_hashes else (),
+            anchor_ND=None if self.anchor_ND is None else self.anchor_ND[rows], perceptual_N=None if self.perceptual_N is None else self.perceptual_N[rows],
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,10 +75,12 @@ class FilterResult:
     Attributes:
         reasons: for each row why it is set aside, with the figures, or None to keep it.
         scores: named figures of every row to add to its record, float32, (N,); NaN where there is none.
+        refused: identities that are set aside as such, so that no other image of theirs would do either.
     """
 
     reasons: list[str | None]
     scores: dict[str, np.ndarray] = field(default_factory=dict)
+    refused: frozenset[int] = frozenset()
 
 
 class Filter(Protocol):
@@ -146,13 +162,15 @@ class AnchorSimilarityFilter(Config):
 
 @FILTERS.register("duplicate")
 class DuplicateFilter(Config):
-    """Set aside repeated images: equal pixels anywhere in the set, or a cosine above a limit to an earlier kept image.
+    """Set aside repeated images: equal pixels anywhere in the set, a cosine above a limit to an earlier kept image, or a near-equal perceptual hash.
 
-    The first of each kind stays, also where the two carry different identities (the reason names the other one).
+    The first of each kind stays, also where the two carry different identities (the reason names the other one). `hash_bits` (of 64; 6 catches
+    re-encoded and resampled copies) looks anywhere in the set and asks for a cosine of 0.9 besides: aligned faces look alike to a hash.
     """
 
     above: float | None = Field(None, gt=0, le=1)
     within_identity: bool = True
+    hash_bits: int | None = Field(None, ge=0, le=16)
 
     @classmethod
     def tiny(cls) -> Self:
@@ -161,7 +179,9 @@ class DuplicateFilter(Config):
 
     def apply(self, data: FilterInput) -> FilterResult:
         """Compare each row with the earlier kept rows."""
-        if not data.image_hashes and self.above is None:
+        if self.hash_bits is not None and data.perceptual_N is None:
+            raise UserError("the duplicate filter has 'hash_bits', but this set has no perceptual hashes (it was begun by an earlier version); remove it or run into another --out")
+        if not data.image_hashes and self.above is None and self.hash_bits is None:
             raise UserError("the duplicate filter has neither image hashes nor a limit 'above'; set above: 0.98 or so")
         reasons: list[str | None] = [None] * len(data)
         first: dict[str, int] = {}
@@ -173,6 +193,10 @@ class DuplicateFilter(Config):
             for row, earlier, cos in _close_pairs(data, self.above, self.within_identity):
                 if reasons[row] is None and reasons[earlier] is None:
                     reasons[row] = f"duplicate {cos:.4f} > {self.above:.4f}: cosine to row {earlier} (identity {int(data.identity_N[earlier])})"
+        if self.hash_bits is not None and data.perceptual_N is not None:
+            for pair in find_duplicates(data.embed_ND, data.perceptual_N, bits=self.hash_bits, cosine=COSINE):
+                if reasons[pair.row] is None and reasons[pair.earlier] is None:
+                    reasons[pair.row] = f"duplicate: hash {pair.bits} of 64 bits and cosine {pair.cosine:.4f} from row {pair.earlier} (identity {int(data.identity_N[pair.earlier])})"
         return FilterResult(reasons=reasons)
 
 
@@ -191,13 +215,7 @@ class LeakageFilter(Config):
         """Find each image's nearest real centre."""
         if data.real_centres is None:
             raise UserError("the leakage filter needs centres of real people, and none were given (none ship); make them with identity.centres.write_centres or remove the filter")
-        centres, _ = checked_embeddings(data.real_centres, np.arange(len(data.real_centres)), name="real centres")
-        if centres.shape[1] != data.embed_ND.shape[1]:
-            raise UserError(f"real centres have {centres.shape[1]} dimensions, the embeddings {data.embed_ND.shape[1]}; use the embedder the centres were made with")
-        nearest_N, cos_N = np.empty(len(data), np.int64), np.empty(len(data), np.float32)
-        for begin in range(0, len(data), _BLOCK):
-            cos_RI = data.embed_ND[begin : begin + _BLOCK] @ centres.T
-            nearest_N[begin : begin + _BLOCK], cos_N[begin : begin + _BLOCK] = cos_RI.argmax(axis=1), cos_RI.max(axis=1)
+        nearest_N, cos_N, _ = nearest_people(data.embed_ND, matching_centres(data.embed_ND, data.real_centres), self.above)
         reasons = [f"leakage {cos:.3f} > {self.above:.3f}: real centre {near}" if cos > self.above else None for cos, near in zip(cos_N.tolist(), nearest_N.tolist())]
         return FilterResult(reasons=reasons, scores={"leakage": cos_N})
 
@@ -217,12 +235,13 @@ def _reasons_below(name: str, score_N: np.ndarray, limit: float, digits: int) ->
 
 def _close_pairs(data: FilterInput, above: float, within_identity: bool) -> list[tuple[int, int, float]]:
     """Pairs (row, earlier row, cosine) above the limit, by row, then by earlier row."""
+    groups = rows_by_identity(data.identity_N) if within_identity else [np.arange(len(data))]
     found = []
-    for begin in range(0, len(data), _BLOCK):
-        rows = np.arange(begin, min(begin + _BLOCK, len(data)))
-        cos_RN = data.embed_ND[rows] @ data.embed_ND[: rows[-1] + 1].T
-        close_RN = (cos_RN > above) & (np.arange(rows[-1] + 1) < rows[:, None])
-        if within_identity:
-            close_RN &= data.identity_N[rows, None] == data.identity_N[: rows[-1] + 1]
-        found += [(begin + int(r), int(n), float(cos_RN[r, n])) for r, n in zip(*np.nonzero(close_RN))]
-    return found
+    for group in groups:
+        for begin in range(0, len(group), _BLOCK):
+            rows = group[begin : begin + _BLOCK]
+            earlier = group[: begin + len(rows)]
+            cos_RN = data.embed_ND[rows] @ data.embed_ND[earlier].T
+            close_RN = (cos_RN > above) & (earlier < rows[:, None])
+            found += [(int(rows[r]), int(earlier[n]), float(cos_RN[r, n])) for r, n in zip(*np.nonzero(close_RN))]
+    return sorted(found)

@@ -13,7 +13,11 @@ from ..core.errors import UserError
 from ..core.seeds import numpy_rng
 from ..core.stats import auc, d_prime, eer, fdr, fnmr_at_fmr
 from ..identity.centres import class_centres
+from .consistency import centre_cosines, consistency
+from .diversity import identity_dispersion
 from .embeddings import checked_embeddings
+from .groups import rows_by_identity
+from .separability import greedy_unique, separation
 
 MAX_PAIRS = 5_000_000
 """Above this many non-mated pairs a seeded sample of that size stands for all."""
@@ -83,7 +87,7 @@ def dataset_figures(embed_ND: np.ndarray, identity_N: np.ndarray, *, threshold: 
     score_P, same_P = pair_scores(embed_ND, identity_N, seed=seed)
     mated, non_mated = score_P[same_P], score_P[~same_P]
     both = bool(mated.size and non_mated.size)
-    nearest_I, close = _between_centres(centre_ID, threshold)
+    apart = separation(centre_ID, threshold)
     return DatasetFigures(
         images=len(embed_ND),
         identities=len(centre_ID),
@@ -99,12 +103,12 @@ def dataset_figures(embed_ND: np.ndarray, identity_N: np.ndarray, *, threshold: 
         non_mated_mean=_mean(non_mated),
         non_mated_std=float(non_mated.std()) if non_mated.size else np.nan,
         anchor_cosine=_anchor_cosine(embed_ND, identity_N, anchor_ND),
-        consistency=_identity_mean(np.einsum("nd,nd->n", embed_ND, centre_ID[index_N]) >= threshold, index_N),
+        consistency=float(consistency(centre_cosines(embed_ND, centre_ID, index_N), index_N, len(centre_ID), threshold).mean()),
         dispersion=dispersion(embed_ND, index_N),
-        close_identities=close,
-        unique_identities=_unique_share(centre_ID, threshold),
-        nearest_centre_mean=_mean(nearest_I),
-        nearest_centre_max=float(nearest_I.max()) if nearest_I.size else np.nan,
+        close_identities=apart.close,
+        unique_identities=float((greedy_unique(centre_ID, threshold) < 0).mean()),
+        nearest_centre_mean=_mean(apart.nearest_I),
+        nearest_centre_max=float(apart.nearest_I.max()) if apart.nearest_I.size else np.nan,
         threshold=threshold,
     )
 
@@ -117,7 +121,7 @@ def identity_centres(embed_ND: np.ndarray, identity_N: np.ndarray) -> tuple[np.n
 def pair_scores(embed_ND: np.ndarray, identity_N: np.ndarray, *, max_pairs: int = MAX_PAIRS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the cosines of all mated and all non-mated pairs (beyond `max_pairs`: of a seeded sample of the non-mated), and the labels."""
     size = len(embed_ND)
-    mated = np.concatenate([_within(embed_ND[rows]) for rows in _rows_by_identity(identity_N)])
+    mated = np.concatenate([_within(embed_ND[rows]) for rows in rows_by_identity(identity_N)])
     others = size * (size - 1) // 2 - mated.size
     non_mated = _all_non_mated(embed_ND, identity_N) if others <= max_pairs else _drawn_non_mated(embed_ND, identity_N, max_pairs, seed)
     return np.concatenate((mated, non_mated)), np.arange(mated.size + non_mated.size) < mated.size
@@ -125,8 +129,9 @@ def pair_scores(embed_ND: np.ndarray, identity_N: np.ndarray, *, max_pairs: int 
 
 def dispersion(embed_ND: np.ndarray, identity_N: np.ndarray) -> float:
     """Mean over identities with two images or more of the trace of their covariance (ddof 0); NaN if there are none."""
-    groups = [embed_ND[rows] for rows in _rows_by_identity(identity_N) if rows.size >= 2]
-    return _mean(np.array([group.astype(np.float64).var(axis=0).sum() for group in groups]))
+    names, index_N = np.unique(identity_N, return_inverse=True)
+    trace_I = identity_dispersion(embed_ND, index_N, len(names))
+    return _mean(trace_I[np.isfinite(trace_I)])
 
 
 def _anchor_cosine(embed_ND: np.ndarray, identity_N: np.ndarray, anchor_ND: np.ndarray | None) -> float:
@@ -136,29 +141,6 @@ def _anchor_cosine(embed_ND: np.ndarray, identity_N: np.ndarray, anchor_ND: np.n
     if anchor_ND.shape != embed_ND.shape:
         raise UserError(f"anchors have shape {anchor_ND.shape}, embeddings {embed_ND.shape}; expected the same embedder for both")
     return float(np.einsum("nd,nd->n", embed_ND, anchor_ND).mean())
-
-
-def _between_centres(centre_ID: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
-    """Cosine of each centre to its nearest other one, and how many pairs reach the threshold."""
-    if len(centre_ID) < 2:
-        return np.empty(0), 0
-    nearest_I, reached = np.empty(len(centre_ID)), 0
-    for begin in range(0, len(centre_ID), _BLOCK):
-        rows = np.arange(begin, min(begin + _BLOCK, len(centre_ID)))
-        cos_RI = centre_ID[rows] @ centre_ID.T
-        cos_RI[np.arange(rows.size), rows] = -np.inf
-        nearest_I[rows] = cos_RI.max(axis=1)
-        reached += int((cos_RI >= threshold).sum())
-    return nearest_I, reached // 2
-
-
-def _unique_share(centre_ID: np.ndarray, threshold: float) -> float:
-    accepted_ID, count = np.empty_like(centre_ID), 0
-    for centre_D in centre_ID:
-        if not count or float((accepted_ID[:count] @ centre_D).max()) < threshold:
-            accepted_ID[count] = centre_D
-            count += 1
-    return count / len(centre_ID)
 
 
 def _within(embed_KD: np.ndarray) -> np.ndarray:
@@ -185,15 +167,6 @@ def _drawn_non_mated(embed_ND: np.ndarray, identity_N: np.ndarray, count: int, s
         score[filled : filled + fresh.size] = fresh
         filled += fresh.size
     return score
-
-
-def _rows_by_identity(identity_N: np.ndarray) -> list[np.ndarray]:
-    order = np.argsort(identity_N, kind="stable")
-    return np.split(order, np.flatnonzero(np.diff(identity_N[order])) + 1)
-
-
-def _identity_mean(value_N: np.ndarray, index_N: np.ndarray) -> float:
-    return float(np.mean(np.bincount(index_N, value_N) / np.bincount(index_N)))
 
 
 def _mean(values: np.ndarray) -> float:

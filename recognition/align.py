@@ -77,6 +77,13 @@ def align_five(image_HWC: np.ndarray, landmark_52: np.ndarray) -> tuple[np.ndarr
     return warp(image_HWC, matrix_23), apply_transform(matrix_23, landmark_52).astype(np.float32)
 
 
+def predict_68(image_HWC: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Return dlib's 68 points of the face in a box (left, top, right, bottom), (68, 2) float64, whole pixels."""
+    dlib, _, predictor = _models()
+    shape = predictor(np.ascontiguousarray(image_HWC), dlib.rectangle(*box))
+    return np.array([(part.x, part.y) for part in shape.parts()], np.float64)
+
+
 class DlibAligner:
     """dlib's frontal face detector and 68-point shape predictor; of several faces the largest.
 
@@ -104,9 +111,7 @@ class DlibAligner:
             box = self._largest_face(image_HWC, int(_RETRY_BORDER * min(image_HWC.shape[:2])))
         if box is None:
             return None
-        dlib, _, predictor = _models()
-        shape = predictor(image_HWC, dlib.rectangle(*box))
-        point_68 = np.array([(part.x, part.y) for part in shape.parts()], np.float64)
+        point_68 = predict_68(image_HWC, box)
         return np.stack([point_68[first:last].mean(0) for first, last in _FIVE_OF_68])
 
     def _largest_face(self, image_HWC: np.ndarray, border: int) -> tuple[int, int, int, int] | None:

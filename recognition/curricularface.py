@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .gather import sum_over_processes
 from .heads import HEADS, MarginHead, at_least_float32, cos_plus_margin, monotone_target, target_cosines, with_target
 
 
@@ -52,8 +53,6 @@ class CurricularFace(MarginHead):
     @torch.no_grad()
     def _update(self, own_B: Tensor, labelled_B: Tensor) -> None:
         """t ← a · (mean target cosine over the batches of all processes) + (1 - a) · t; a NaN batch leaves it alone."""
-        pair = torch.stack([(own_B * labelled_B).sum(), labelled_B.sum().to(own_B.dtype)])
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            torch.distributed.all_reduce(pair)
+        pair = sum_over_processes(torch.stack([(own_B * labelled_B).sum(), labelled_B.sum().to(own_B.dtype)]))
         mean = (pair[0] / pair[1]).to(self.t.dtype)
         self.t.copy_(torch.where(torch.isfinite(mean), self.t_alpha * mean + (1.0 - self.t_alpha) * self.t, self.t))

@@ -44,12 +44,16 @@ class TorchEmbedder:
             self.dim = int(self.network(torch.zeros(1, 3, 112, 112, device=self.device)).shape[1])
 
     def __call__(self, image_BCHW: Tensor) -> Tensor:
+        return F.normalize(self.raw(image_BCHW))
+
+    def raw(self, image_BCHW: Tensor) -> Tensor:
+        """Return the network's features before normalising, float32 (B, dim): protocols add those of mirror images or weight images by their length."""
         check("image_BCHW", image_BCHW, "B 3 112 112")
         image = image_BCHW.to(self.device)
         raw_BD = self.network(image)
         if self.flip:
             raw_BD = raw_BD + self.network(image.flip(3))
-        return F.normalize(raw_BD.float()).to(image_BCHW.device)
+        return raw_BD.float().to(image_BCHW.device)
 
 
 @EMBEDDERS.register("mobilefacenet-small")

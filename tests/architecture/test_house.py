@@ -138,10 +138,13 @@ def test_recipes_are_read_by_their_models():
 
 
 def _recipe_model(values: dict):
+    from facefoundry.generators.id3_train import Id3Recipe
     from facefoundry.generators.train import GeneratorRecipe
     from facefoundry.jobs.spec import JobSpec
+    from facefoundry.generators.distill import FewStepRecipe
+    from facefoundry.quality.regressor import QualityRecipe
     from facefoundry.recognition.distill import DistilRecipe
     from facefoundry.recognition.train import RecogniserRecipe
 
-    by_key = {"denoiser": GeneratorRecipe, "identities": JobSpec, "teacher": DistilRecipe}
+    by_key = {"quality_of": QualityRecipe, "identity_term": Id3Recipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
     return next((model for key, model in by_key.items() if key in values), RecogniserRecipe)

@@ -111,7 +111,7 @@ def test_bad_lists(text):
 def test_bad_archives(tmp_path):
     with pytest.raises(UserError, match="did you mean 'bupt'"):
         database("buptt")
-    for names, message in (({"../bupt_comparison.txt": "x"}, "unsafe path"), ({"a.txt": "x"}, "no comparison list"), ({"s/lfw_comparison.txt": "x"}, "known database")):
+    for names, message in (({"../bupt_comparison.txt": "x"}, "unsafe path"), ({"a.txt": "x"}, "no comparison list"), ({"s/megaface_comparison.txt": "x"}, "known database")):
         path = tmp_path / "lists.zip"
         with zipfile.ZipFile(path, "w") as out:
             for name, text in names.items():
@@ -250,6 +250,73 @@ def test_validator_warns_and_checks_the_tree(lists, tree):
     assert not validate(tree, lists, required=["2.1"]).ok
     with pytest.raises(UserError, match="unknown sub-task '9'"):
         validate(tree, lists, required=["9"])
+
+
+@pytest.mark.parametrize(
+    ("order", "said"),
+    [
+        (lambda paths, same: range(len(paths))[::-1], "from the last line to the first"),
+        (lambda paths, same: sorted(range(len(paths)), key=paths.__getitem__), "sorted by path"),
+        (lambda paths, same: np.argsort(~same, kind="stable"), "mated pairs first"),
+    ],
+)
+def test_wrong_orders_are_recognised(tree, order, said):
+    lines = np.random.default_rng(0).permutation(small_list().split("\r\n")[:-1])
+    comparison = parse_comparison("\r\n".join(lines), DATABASES["bupt"])
+    scores = good_scores(comparison)[np.array(order(comparison.paths, comparison.same_P))]
+    write_submission(tree, {FileKey("1.1", "bupt", "proposed"): (scores, 0.35), FileKey("1.1", "bupt", "baseline"): (good_scores(comparison), 0.35)})
+    (error,) = validate(tree, {"bupt": comparison}).errors
+    assert error.where == "1.1/bupt/proposed.txt" and said in error.message and "wrong order" in error.message
+
+
+def test_decisions_name_their_lines(lists, tree):
+    edit(tree, lambda lines: [*lines[:6], "0.99,0", *lines[7:]])
+    assert "line 7: score 0.99 has 0" in validate(tree, lists).errors[0].message
+
+
+def test_back_slashes_doubles_and_a_copied_baseline(lists, tree, tmp_path):
+    (tree / "1.1" / "bupt" / "proposed.txt").write_bytes((tree / "1.1" / "bupt" / "baseline.txt").read_bytes())
+    assert any("same scores as the baseline" in problem.message for problem in validate(tree, lists).warnings)
+    path = tmp_path / "x.zip"
+    content = (tree / "1.1" / "bupt" / "proposed.txt").read_bytes()
+    with pytest.warns(UserWarning), zipfile.ZipFile(path, "w") as out:
+        for name in ("1.1/bupt/baseline.txt", "1.1/bupt/baseline.txt"):
+            out.writestr(name, content)
+        out.writestr("1.1\\bupt\\proposed.txt", content)
+    messages = {problem.where: problem.message for problem in validate(path, lists).errors}
+    assert "twice" in messages["1.1/bupt/baseline.txt"] and "back-slashes" in messages["1.1\\bupt\\proposed.txt"]
+
+
+def test_a_second_subtask_leaves_the_first_in_the_zip(lists, tmp_path):
+    path = tmp_path / "entry.zip"
+    for name, seed in (("1.1", 0), ("1.2", 1), ("1.1", 2)):
+        write_submission(path, {FileKey(name, "bupt", system): (good_scores(lists["bupt"], seed), 0.35) for system in ("baseline", "proposed")})
+    found = read_submission(path).files
+    assert {key.subtask for key in found} == {"1.1", "1.2"}
+    assert np.allclose(found[FileKey("1.1", "bupt", "proposed")].score_P, good_scores(lists["bupt"], 2), atol=1e-8)
+    (tmp_path / "not.zip").write_bytes(b"my notes")
+    with pytest.raises(UserError, match="cannot be read as a zip"):
+        write_submission(tmp_path / "not.zip", {FileKey("1.1", "bupt", "proposed"): (good_scores(lists["bupt"]), 0.35)})
+    assert (tmp_path / "not.zip").read_bytes() == b"my notes"
+
+
+def test_threshold_loss_is_what_the_best_threshold_would_add(lists, tree):
+    comparison = lists["bupt"]
+    write_submission(tree, {FileKey("1.1", "bupt", "proposed"): (good_scores(comparison, 1), 0.58)})  # too strict: half the mated pairs refused
+    score = score_submission(tree, lists)["1.1"].proposed
+    assert score.average_best == 1.0 and score.threshold_loss == pytest.approx(1 - score.average) and score.threshold_loss > 0.1
+
+
+def test_gender_table_names_file_and_line(tmp_path):
+    from facefoundry.challenge.frcsyn_scores import read_gender_table
+
+    path = tmp_path / "g.csv"
+    path.write_text("subject,gender\nm.1,f\nm.2,m\n")
+    assert read_gender_table(path) == {"m.1": "f", "m.2": "m"}
+    for text, message in (("m.1,f\nm.1,m\n", "g.csv, line 2"), ("m.1\n", "line 1"), ("m.1,f\n", "holds 1 values")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            read_gender_table(path)
 
 
 def test_lf_line_ends_are_accepted(lists, tree):

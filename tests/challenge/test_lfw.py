@@ -106,13 +106,13 @@ def test_bad_images_and_embeddings_are_named(faces, tmp_path):
         def __call__(self, image_BCHW):
             return super().__call__(image_BCHW) * torch.nan
 
-    with pytest.raises(UserError, match=r"P0/P0_0001.jpg is NaN"):
+    with pytest.raises(UserError, match=r"P0/P0_0001.jpg: the embedding is NaN"):
         score_pairs(Broken(), root, pairs)
     (root / "P3" / "P3_0001.jpg").write_bytes(b"no picture")
     with pytest.raises(UserError, match="P3/P3_0001.jpg: not an image"):
         score_pairs(Means(), root, pairs)
     (root / "P3" / "P3_0001.jpg").write_bytes(encode_png(np.zeros((100, 90, 3), np.uint8)))
-    with pytest.raises(UserError, match="P3_0001.jpg is 90x100, expected an aligned 112x112"):
+    with pytest.raises(UserError, match="P3_0001.jpg: is 90x100, expected an aligned 112x112"):
         score_pairs(Means(), root, pairs)
     (root / "P3" / "P3_0001.jpg").unlink()
     with pytest.raises(UserError, match="lacks 1 of 24 images.*P3/P3_0001.jpg"):

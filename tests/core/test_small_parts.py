@@ -85,3 +85,15 @@ def test_a_pickled_checkpoint_is_not_loaded(tmp_path):
     with pytest.raises(UserError, match="pickle"):
         load_weights(tmp_path / "evil.safetensors", kind="denoiser")
     assert not (tmp_path / "executed").exists()
+
+
+def test_a_header_whose_length_looks_like_a_pickle_is_read(tmp_path):
+    """safetensors begins with the header's length: 0x0380 bytes are stored as 80 03 00 ..., the first bytes of a pickle."""
+    from facefoundry.core.weights import save_tensors
+
+    path, found = tmp_path / "w.safetensors", set()
+    for length in range(600, 1000, 8):
+        save_tensors(path, {"x": torch.ones(1)}, kind="t", config={}, facts={"text": "y" * length})
+        found.add(path.read_bytes()[:2])
+        assert load_weights(path, kind="t")[0]["x"].item() == 1
+    assert b"\x80\x03" in found

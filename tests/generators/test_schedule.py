@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from facefoundry.generators.schedule import add_noise, alpha_bars, ddim_steps, ddim_update, noise_from_velocity, velocity
+from facefoundry.generators.schedule import add_noise, alpha_bars, ddim_steps, ddim_update
 
 
 def test_alpha_bars_are_the_running_product():
@@ -39,11 +39,3 @@ def test_the_true_noise_leads_back_to_the_clean_image():
 def test_impossible_step_counts_are_refused():
     with pytest.raises(ValueError, match="0 sampling steps"):
         ddim_steps(0, "exact")
-
-
-def test_velocity_and_noise_are_two_views_of_the_same_point():
-    clean, eps = torch.randn(3, 2, 4, 4, dtype=torch.float64), torch.randn(3, 2, 4, 4, dtype=torch.float64)
-    for t in (0, 20, 500, 999):
-        times = torch.full((3,), t)
-        latent, v = add_noise(clean, eps, times), velocity(clean, eps, times)
-        assert torch.allclose(noise_from_velocity(v, latent, float(alpha_bars()[t])), eps, atol=1e-9)

@@ -14,10 +14,14 @@ import pytest
 import torch
 
 from facefoundry.core.errors import UserError
-from facefoundry.core.training import LoopConfig, load_state, run_loop
+from facefoundry.core.training import LoopConfig, run_loop
+from facefoundry.core.training_state import load_state
+from facefoundry.core.weights import load_weights
 from facefoundry.generators.autoencoder import PatchAutoencoderConfig
-from facefoundry.generators.train import AutoencoderRecipe, DenoiserRecipe, GeneratorRecipe, LatentBatches, train_generator
-from facefoundry.generators.unet import UNetConfig
+from facefoundry.generators.train import AutoencoderRecipe, DenoiserObjective, DenoiserRecipe, GeneratorRecipe, LatentBatches, train_autoencoder, train_generator
+from facefoundry.generators.prediction import min_snr_weight, target
+from facefoundry.generators.schedule import add_noise
+from facefoundry.generators.unet import FamilyUNet, UNetConfig
 
 NETWORK = UNetConfig(channels=4, width=16, multipliers=(1, 2), attention=(False, True), blocks=1, head_dim=8, groups=4, identity_dim=8, context_dim=8, tokens=4)
 
@@ -42,11 +46,11 @@ sys.path[:0] = [{tests!r}]
 from pathlib import Path
 import test_training as here
 from facefoundry.core import training
-save = training._Keeper.save
+save = training.Keeper.save
 def slow_save(keeper, step):
     save(keeper, step)
     time.sleep(0.15)
-training._Keeper.save = slow_save
+training.Keeper.save = slow_save
 here.train_generator(here.recipe(), *here.faces(), Path({out!r}))
 """
 
@@ -157,3 +161,32 @@ def test_two_processes_train_together(tmp_path):
     assert finished.returncode == 0, finished.stderr[-2000:]
     state = load_state(tmp_path / "out" / "denoiser" / "state.pt")
     assert state["step"] == 4 and (tmp_path / "out" / "denoiser" / "denoiser.safetensors").exists()
+
+
+def test_parts_of_a_batch_add_up_to_the_whole(tmp_path):
+    whole, parts = (recipe().model_copy(update={"autoencoder": recipe().autoencoder.model_copy(update={"loop": LoopConfig(steps=3, batch=6, accumulate=n, optimiser="sgd", lr=0.05)})}) for n in (1, 4))
+    held = [train_autoencoder(one.autoencoder, faces()[0], tmp_path / name) for one, name in ((whole, "whole"), (parts, "parts"))]
+    first, second = (load_weights(path, kind="autoencoder")[0] for path in held)
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+    untouched, _, _ = load_weights(train_autoencoder(whole.autoencoder.model_copy(update={"loop": LoopConfig(steps=1, batch=6, optimiser="sgd", lr=1e-9)}), faces()[0], tmp_path / "still"), kind="autoencoder")
+    assert not all(torch.allclose(first[name], untouched[name], atol=1e-5) for name in first)
+
+
+@pytest.mark.parametrize("min_snr", [0.0, 5.0])
+@pytest.mark.parametrize("kind", ["epsilon", "v", "flow"])
+def test_the_objective_row_by_row(kind, min_snr):
+    config = NETWORK.model_copy(update={"prediction": kind, "context_dropout": 0.0})
+    network = FamilyUNet(config).train()
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    clean, noise = torch.randn(2, 3, 4, 8, 8)
+    t, identity, empty = torch.tensor([5, 500, 900]), torch.from_numpy(faces(3)[1]), torch.tensor([True, False, False])
+    loss = DenoiserObjective(network, recipe().denoiser.model_copy(update={"network": config, "min_snr": min_snr}))(clean, noise, t, identity, empty)["loss"]
+    rows = []
+    for row in range(3):
+        one = slice(row, row + 1)
+        context = network.empty_rows(1) if empty[row] else network.embed_context(identity[one])
+        said = network(add_noise(clean[one], noise[one], t[one]), t[one], context)
+        weight = min_snr_weight(kind, t[one], min_snr) if min_snr else 1.0
+        rows.append(weight * ((said - target(kind, clean[one], noise[one], t[one])) ** 2).mean())
+    assert float(loss) == pytest.approx(float(sum(rows)) / 3, rel=1e-5)

@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 
 from facefoundry.generators.attention import ContextAttention
-from facefoundry.generators.schedule import ddim_steps
-from facefoundry.generators.uiface import UIFaceConfig, UIFaceSampler, attention_map, guided, sample
+from facefoundry.core.device import compile_network
+from facefoundry.generators.cache import LIVE, forward_macs
+from facefoundry.generators.solvers import build_solver
+from facefoundry.generators.uiface import UIFaceConfig, UIFaceSampler, attention_map, sample
 
 
 def unit_rows(count: int, dim: int, seed: int = 0) -> np.ndarray:
@@ -61,38 +63,47 @@ class ExplicitAttention:
         return network(z, torch.full((len(z),), t), context), self.logits
 
 
-def reference(network, z, context, config: UIFaceSampler, explicit: ExplicitAttention) -> torch.Tensor:
+def reference(network, z, context, config: UIFaceSampler, explicit: ExplicitAttention, negative=None) -> torch.Tensor:
     """generators.md §2.2, line by line."""
-    flag, before = torch.zeros(len(z), dtype=torch.bool), None
-    for t, alpha, alpha_next in ddim_steps(config.steps, config.schedule):
+    flag, before, t_before, solver = torch.zeros(len(z), dtype=torch.bool), None, 0, build_solver(config.solver, config.steps)
+    for index, point in enumerate(solver.points):
+        t, alpha = point.t, point.alpha
         empty = network.empty_rows(len(z))
+        if t < config.t_max:
+            empty = (1 - config.negative) * empty + config.negative * (0 if negative is None else negative)
         eps_u, maps_u = explicit.run(network, z, t, empty)
         shared = maps_u if config.inject_self else None
         if t >= config.t_max:
             eps, maps_c = explicit.run(network, z, t, torch.where(flag[:, None], context, empty), self_from=shared)
             now = attention_map([cross for _, cross in maps_c], tuple(z.shape[-2:]))
             if before is not None:
-                flag = flag | ((now - before).abs().mean((1, 2)) < config.delta)
-            before = now
+                flag = flag | ((now - before).abs().mean((1, 2)) < config.delta * (t_before - t) / 20)
+            before, t_before = now, t
         else:
+            w = config.guidance * (1 - t / 1000 if config.guidance_over_time == "rising" else 1)
             eps_c, _ = explicit.run(network, z, t, context, self_from=shared, cross_from=maps_u if config.inject_cross else None)
-            eps = (1 + config.guidance) * eps_c - config.guidance * eps_u
-        clean = (z - (1 - alpha) ** 0.5 * eps) / alpha**0.5
-        z = alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * eps
+            eps = (1 + w) * eps_c - w * eps_u
+        if config.solver.startswith("ddim"):
+            clean = (z - (1 - alpha) ** 0.5 * eps) / alpha**0.5
+            z = point.alpha_next**0.5 * clean + (1 - point.alpha_next) ** 0.5 * eps
+        else:
+            z = solver.step(index, z, eps)
     return z
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"schedule": "published"}, {"inject_self": False}, {"inject_cross": False}, {"t_max": 1000}, {"t_max": 0, "delta": 0.05}, {"guidance": 2.5, "delta": 0.02},
+    {}, {"solver": "ddim-published"}, {"inject_self": False}, {"inject_cross": False}, {"t_max": 1000}, {"t_max": 0}, {"guidance": 2.5, "delta": 0.003},
+    {"solver": "dpm++"}, {"solver": "unipc", "guidance_over_time": "rising"}, {"negative": 0.6},
 ])
 @torch.no_grad()
 def test_one_batch_with_skipped_passes_equals_every_pass_by_itself(settings, monkeypatch):
-    generator, config = UIFaceConfig.tiny(), UIFaceSampler(**{"steps": 10, "delta": 0.02, **settings})
+    generator, config = UIFaceConfig.tiny(), UIFaceSampler(**{"steps": 10, "delta": 0.004, **settings})
     torch.manual_seed(1)
     z, context = torch.randn(3, 4, 8, 8), generator.network.embed_context(torch.from_numpy(unit_rows(3, 8)))
-    fast, _ = sample(generator.network, z, context, config)
-    every, _ = sample(generator.network, z, context, config.model_copy(update={"skip_duplicates": False}))
-    slow = reference(generator.network, z, context, config, ExplicitAttention(monkeypatch))
+    negative = generator.network.embed_context(torch.from_numpy(unit_rows(3, 8, seed=5)))
+    fast, _ = sample(generator.network, z, context, config, negative)
+    every, _ = sample(generator.network, z, context, config.model_copy(update={"skip_duplicates": False}), negative)
+    slow = reference(generator.network, z, context, config, ExplicitAttention(monkeypatch), negative)
     assert torch.allclose(fast, every, atol=1e-4 * slow.abs().max().item())
     assert torch.allclose(fast, slow, atol=1e-4 * slow.abs().max().item())
 
@@ -128,14 +139,37 @@ def test_anchor_of_wrong_size_or_length_is_refused():
         generator.generate(np.full((1, 8), np.nan, np.float32), [1])
 
 
-def test_rescaled_guidance_keeps_the_spread_of_the_identity_pass():
-    torch.manual_seed(0)
-    z, identity, empty = (torch.randn(2, 4, 8, 8) for _ in range(3))
-    alpha = 0.3
-    clean = lambda eps: (z - (1 - alpha) ** 0.5 * eps) / alpha**0.5
-    plain = guided(z, identity, empty, alpha, UIFaceSampler(guidance=3.0))
-    assert torch.allclose(plain, 4 * identity - 3 * empty, atol=1e-5)
-    full = guided(z, identity, empty, alpha, UIFaceSampler(guidance=3.0, rescale=1.0))
-    assert torch.allclose(clean(full).std((1, 2, 3)), clean(identity).std((1, 2, 3)), rtol=1e-4)
-    direction = torch.nn.functional.cosine_similarity(clean(full).flatten(1), clean(plain).flatten(1))
-    assert torch.allclose(direction, torch.ones(2), atol=1e-5)
+@torch.no_grad()
+def test_a_cached_pass_counts_by_its_multiply_adds_and_begins_with_stage_two():
+    generator = UIFaceConfig.tiny()
+    torch.manual_seed(1)
+    z, context = torch.randn(2, 4, 8, 8), generator.network.embed_context(torch.from_numpy(unit_rows(2, 8)))
+    config = UIFaceSampler(steps=10, delta=0.0, cache=3)
+    latent, passes = sample(generator.network, z, context, config)
+    share = forward_macs(generator.network.config, (8, 8), LIVE) / forward_macs(generator.network.config, (8, 8))
+    # Stage 1: t = 900..500, 5 whole passes; stage 2: t = 400..100, whole, shallow, shallow, whole, each of both rows.
+    assert passes.tolist() == pytest.approx([5 + 2 * (2 + 2 * share)] * 2)
+    whole, _ = sample(generator.network, z, context, config.model_copy(update={"cache": 1}))
+    assert not torch.equal(latent, whole)
+
+
+@pytest.mark.parametrize("settings", [
+    {"solver": "dpm++"}, {"solver": "unipc"}, {"cache": 2, "delta": 0.004}, {"cone": 0.5}, {"negative": 0.8}, {"guidance_over_time": "falling"},
+])
+def test_every_switch_changes_the_image_and_keeps_it_free_of_its_batch_mates(settings):
+    base, switched = UIFaceConfig.tiny(), UIFaceConfig.tiny(sampler=UIFaceSampler(**{"steps": 10, **settings}))
+    anchor, seeds = unit_rows(4, 8), [3, 1, 4, 1]
+    whole = switched.generate(anchor, seeds).image_BCHW
+    assert (whole - base.generate(anchor, seeds).image_BCHW).abs().max() > 1e-3
+    assert torch.allclose(whole[1:3], switched.generate(anchor[1:3], seeds[1:3]).image_BCHW, atol=1e-4)
+
+
+def test_the_published_preset_makes_every_pass_of_the_public_code():
+    generator = UIFaceConfig.tiny(sampler=UIFaceSampler.published().model_copy(update={"steps": 10}))
+    assert generator.generate(unit_rows(2, 8), [1, 2]).passes_B == (20.0, 20.0)
+
+
+def test_compile_is_passed_over_off_cuda(caplog):
+    with caplog.at_level("INFO"):
+        compile_network(torch.nn.Identity(), torch.device("cpu"))
+    assert "compile is for CUDA; on cpu the network runs as it is" in caplog.text

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import pickle
 import shutil
@@ -249,35 +248,6 @@ def test_score_with_a_missing_image_and_a_broken_list(capsys, tmp_path, faces, r
     assert command(capsys, "score", recogniser, "--pairs", pairs, "--images", faces)[0] == 2
     pairs.write_text("ada/0.jpg ada/1.png 1 0\nada/1.png bo/0.jpg 0 0\n")  # one fold: nothing to choose a threshold on
     assert command(capsys, "score", recogniser, "--pairs", pairs, "--images", faces)[0] == 2
-
-
-def test_submit_frcsyn_writes_a_tiny_list(capsys, monkeypatch, tmp_path, faces, recogniser):
-    from facefoundry.challenge import frcsyn
-    from facefoundry.jobs import frcsyn as verbs
-
-    # The official counts are the one thing a tiny list cannot meet.
-    for module in (frcsyn, verbs):
-        monkeypatch.setattr(module, "load_comparisons", functools.partial(frcsyn.load_comparisons, official=False))
-    for number, race in enumerate(("African", "Asian", "Caucasian", "Indian")):
-        for subject in range(2):
-            folder = tmp_path / "images" / "bupt" / race / f"m.{subject}"
-            folder.mkdir(parents=True)
-            for shot in range(3):
-                (folder / f"{shot}.png").write_bytes(encode_png(face(10 + 2 * number + subject, shot)))
-    pairs = [(f"{race}/m.0/0.png", f"{race}/m.{other}/{shot}.png") for race in ("African", "Asian", "Caucasian", "Indian") for other in (0, 1) for shot in (1, 2)]
-    (tmp_path / "lists").mkdir()
-    (tmp_path / "lists" / "bupt_comparison.txt").write_text("".join(f"{first};{second}\r\n" for first, second in pairs))
-    common = ("--lists", tmp_path / "lists", "--edition", 2)
-    write = ("submit", "frcsyn", "write", recogniser, "--baseline", recogniser, *common, "--images", tmp_path / "images", "--calibration", faces, "--out", tmp_path / "entry.zip")
-    code, out, _ = command(capsys, *write, "--subtask", "1.1")
-    assert code == 0 and "proposed" in out
-    assert zipfile.ZipFile(tmp_path / "entry.zip").namelist() == ["1.1/bupt/baseline.txt", "1.1/bupt/proposed.txt"]
-    code, out, _ = command(capsys, "submit", "frcsyn", "check", tmp_path / "entry.zip", *common, "--json")
-    assert code == 0 and json.loads(out)["ok"]
-    code, out, _ = command(capsys, "submit", "frcsyn", "score", tmp_path / "entry.zip", *common, "--json")
-    assert code == 0 and list(json.loads(out)) == ["1.1"]
-    code, _, err = command(capsys, *write, "--subtask", "1.4")
-    assert code == 2 and "unknown sub-task '1.4'" in err
 
 
 @pytest.mark.skipif(not FRCSYN.is_dir(), reason="the organisers' files are not in ../shared/data/frcsyn")

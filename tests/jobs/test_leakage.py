@@ -36,6 +36,43 @@ def test_images_near_a_real_person_are_set_aside_and_counted(tmp_path):
     assert not [file for file in (tmp_path / "out").rglob("*") if "real" in file.name or "centres" in file.name]  # templates stay where they are
 
 
+def test_whole_identities_are_set_aside_and_all_is_counted(tmp_path):
+    """Real person 0 is the anchor of identity 0. At this limit no image of theirs is near, but the mean of the four is."""
+    path = job_file(tmp_path, filters="[{name: leakage, above: 0.97}, {name: leakage_identity, above: 0.97}]", centres="real.npy", identities="{source: file, file: anchors.npy, count: 6}", generator="{name: procedural, spread: 0.6}")
+    _centres(tmp_path)
+    embed = {}
+    values = run_job(load_job(path, ["filters=[{name: leakage, above: 0.9999}]"]), tmp_path / "look", workers=1).values
+    assert values["near_real_people"]["images_dropped"] == 0
+    for record in FaceDataset.open(tmp_path / "look").records():
+        embed.setdefault(record.identity, []).append(record.scores["leakage"])
+    one_by_one = max(embed[0])
+    limit = round(one_by_one + 0.002, 4)
+    out = tmp_path / "out"
+    values = run_job(load_job(path, [f"filters=[{{name: leakage, above: {limit}}}, {{name: leakage_identity, above: {limit}}}]"]), out, workers=1).values
+    near = values["near_real_people"]
+    assert (near["images_dropped"], near["identities_dropped"], near["images_left"], near["identities_left"]) == (0, 1, 0, 0)
+    rejected = list(FaceDataset.open(out, "rejected").records())
+    assert {record.identity for record in rejected} == {0} and len(rejected) == 4 and all(record.dropped.startswith("leakage_identity ") for record in rejected)
+    assert "and 1 identities whose mean was above it" in values["leakage"] and "Of what is kept, 0 images and the means of 0 identities" in values["leakage"]
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert manifest["facts"]["near_real_people"] == near and "identities_dropped 1" in (out / "README.md").read_text()
+    only_images = run_job(load_job(path, [f"filters=[{{name: leakage, above: {limit}}}]"]), tmp_path / "images", workers=1).values
+    assert only_images["near_real_people"]["identities_left"] == 1  # said, though not asked to be dropped
+
+
+def test_dropped_anchors_are_counted(tmp_path):
+    path = job_file(tmp_path, identities="{source: embeddings, file: many.npy, centres: real.npy, count: 6}", filters="[]")
+    _centres(tmp_path)
+    rows = np.random.default_rng(3).standard_normal((30, 128))
+    rows[:20] = np.eye(7, 128)[np.arange(20) % 7] + 0.02 * rows[:20]
+    np.save(tmp_path / "real.npy", np.eye(7, 128))
+    np.save(tmp_path / "many.npy", rows)
+    values = run_job(load_job(path), tmp_path / "out", workers=1).values
+    assert values["near_real_people"] == {"anchors_compared_with": 7, "anchors_dropped": 20}
+    assert "30 candidates were compared with the centres of 7 real people: 20 came within a cosine of 0.58 and were dropped" in values["leakage"]
+    assert "anchors_dropped 20" in (tmp_path / "out" / "README.md").read_text()
+
+
 def test_without_centres_the_report_says_so(tmp_path):
     path = job_file(tmp_path, identities="{source: prior, count: 3}", filters="[]")
     words = run_job(load_job(path), tmp_path / "out", workers=1).values["leakage"]

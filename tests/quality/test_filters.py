@@ -41,7 +41,7 @@ def test_contract(name):
 
 
 def test_names():
-    assert list(FILTERS) == ["anchor_similarity", "duplicate", "leakage", "sdd_fiqa"]
+    assert list(FILTERS) == ["anchor_similarity", "balance", "centre_similarity", "duplicate", "identity_separation", "leakage", "leakage_identity", "sdd_fiqa"]
     with pytest.raises(UserError, match="did you mean 'leakage'"):
         build_filter({"name": "leekage"})
     with pytest.raises(UserError, match="'name' is missing"):
@@ -161,3 +161,53 @@ def test_bad_input_is_refused_at_the_door():
         FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N, anchor_ND=broken)
     with pytest.raises(UserError, match="2 image hashes for 60 images"):
         FilterInput(embed_ND=data.embed_ND, identity_N=data.identity_N, image_hashes=("a", "b"))
+
+
+def test_centre_similarity_is_a_band():
+    embed = unit([[1, 0.2, 0], [1, -0.2, 0], [0, 0, 1], [0, 1, 1], [1, 0, 1]])
+    data = FilterInput(embed_ND=embed, identity_N=np.array([0, 0, 1, 1, 1]))
+    result = build_filter({"name": "centre_similarity", "below": 0.9, "above": 0.97}).apply(data)
+    for row, members in enumerate([[0, 1], [0, 1], [2, 3, 4], [2, 3, 4], [2, 3, 4]]):
+        centre = embed[members].mean(axis=0)
+        cos = float(embed[row] @ centre / np.linalg.norm(centre))
+        assert result.scores["centre_similarity"][row] == pytest.approx(cos, abs=1e-6)
+        assert (result.reasons[row] is not None) == (cos < 0.9 or cos > 0.97)
+    assert result.reasons[0] == "centre_similarity 0.981 > 0.970" and any("<" in (reason or "") for reason in result.reasons)
+    for bad in ({}, {"below": 0.5, "above": 0.4}):
+        with pytest.raises(UserError):
+            build_filter({"name": "centre_similarity", **bad})
+
+
+def test_identity_separation_drops_whole_identities_in_order():
+    angle = np.deg2rad([0, 1, 30, 31, 60, 59])
+    embed = np.stack([np.cos(angle), np.sin(angle)], axis=1).astype(np.float32)
+    result = build_filter({"name": "identity_separation", "above": 0.8}).apply(FilterInput(embed_ND=embed, identity_N=np.array([7, 7, 8, 8, 9, 9])))
+    # 8 collides with 7 and goes; 9 collides with 8 only, so it stays.
+    assert [reason is not None for reason in result.reasons] == [False, False, True, True, False, False]
+    assert result.reasons[2] == "identity_separation 0.866 >= 0.800: identity 8 collides with identity 7" and result.refused == {8}
+
+
+def test_balance_caps_and_needs_a_least():
+    data = FilterInput(embed_ND=unit(np.random.default_rng(0).standard_normal((9, 4))), identity_N=np.array([0, 1, 0, 0, 0, 2, 1, 1, 0]))
+    reasons = build_filter({"name": "balance", "most": 3, "least": 2}).apply(data).reasons
+    assert [row for row, reason in enumerate(reasons) if reason] == [4, 5, 8]
+    assert reasons[5] == "balance 1 < 2: identity 2 has too few images" and reasons[8] == "balance: identity 0 has its 3 images"
+    with pytest.raises(UserError, match="no identity would be kept"):
+        build_filter({"name": "balance", "most": 2, "least": 3})
+
+
+def test_perceptual_duplicates_ask_for_the_cosine_too():
+    embed = unit([[1, 0], [1, 0.1], [0, 1], [1, 0]])
+    hashes = np.array([0, 3, 1, 2**40 - 1], np.uint64)
+    data = FilterInput(embed_ND=embed, identity_N=np.array([0, 1, 1, 0]), perceptual_N=hashes)
+    assert build_filter({"name": "duplicate", "hash_bits": 4}).apply(data).reasons == [None, "duplicate: hash 2 of 64 bits and cosine 0.9950 from row 0 (identity 0)", None, None]
+    with pytest.raises(UserError, match="no perceptual hashes"):
+        build_filter({"name": "duplicate", "hash_bits": 4}).apply(FilterInput(embed_ND=embed, identity_N=np.zeros(4, int)))
+    with pytest.raises(UserError, match="2 perceptual hashes for 4"):
+        FilterInput(embed_ND=embed, identity_N=np.zeros(4, int), perceptual_N=hashes[:2])
+
+
+def test_subset_keeps_rows_together():
+    data = people()
+    part = data.subset(np.array([5, 2]))
+    assert part.image_hashes == ("0005", "0002") and np.array_equal(part.embed_ND, data.embed_ND[[5, 2]]) and np.array_equal(part.anchor_ND, data.anchor_ND[[5, 2]])

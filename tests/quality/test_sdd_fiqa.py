@@ -7,7 +7,9 @@ import pytest
 from scipy.stats import spearmanr, wasserstein_distance
 
 from facefoundry.core.errors import UserError
-from facefoundry.quality.sdd_fiqa import normalise_labels, sdd_fiqa, wasserstein_1d
+from facefoundry.quality import sdd_fiqa as module
+from facefoundry.quality.sdd_fiqa import normalise_labels, sdd_fiqa
+from facefoundry.quality.wasserstein import wasserstein_1d
 
 
 def faces(people=40, shots=8, seed=0, dim=32):
@@ -18,11 +20,11 @@ def faces(people=40, shots=8, seed=0, dim=32):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32), np.repeat(np.arange(people), shots)
 
 
-def slow_exact(embed, identity, signed=False):
+def slow_exact(embed, identity, signed=False, probe=None):
     """W1 by scipy, one image at a time."""
     result = np.full(len(embed), np.nan)
     for i in range(len(embed)):
-        cos = embed.astype(np.float64) @ embed[i].astype(np.float64)
+        cos = embed.astype(np.float64) @ (embed if probe is None else probe)[i].astype(np.float64)
         positive = cos[(identity == identity[i]) & (np.arange(len(embed)) != i)]
         negative = cos[identity != identity[i]]
         if positive.size:
@@ -137,6 +139,63 @@ def test_labels_without_spread_or_without_any():
     assert np.isnan(normalise_labels(np.array([np.nan, np.nan]))).all()
     embed, _ = faces(3, 1)
     assert np.isnan(sdd_fiqa(embed, np.arange(3))).all()
+
+
+def test_per_round_is_the_mean_of_normalised_rounds():
+    embed, identity = faces()
+    first = sdd_fiqa(embed, identity, draws=4, rounds=1, raw=True).astype(np.float64)
+    second = 2 * sdd_fiqa(embed, identity, draws=4, rounds=2, raw=True).astype(np.float64) - first  # the first round of two is the only one of one
+    wanted = (normalise_labels(first) + normalise_labels(second)) / 2
+    got = sdd_fiqa(embed, identity, mode="per_round", draws=4, rounds=2)
+    assert got == pytest.approx(wanted, abs=2e-3) and got.dtype == np.float32
+    assert not np.allclose(got, sdd_fiqa(embed, identity, draws=4, rounds=2), atol=0.1)
+    with pytest.raises(UserError, match="no raw distance"):
+        sdd_fiqa(embed, identity, mode="per_round", raw=True)
+
+
+@pytest.mark.parametrize("mode", ["published", "exact", "pool"])
+def test_probes_meet_the_others_and_never_their_original(mode):
+    embed, identity = faces(6, 4)
+    probe, _ = faces(6, 4, seed=1)
+    got = sdd_fiqa(embed, identity, mode=mode, probe_ND=probe, raw=True)
+    assert np.allclose(got, slow_exact(embed, identity, probe=probe), atol=2e-6)
+    assert np.array_equal(sdd_fiqa(embed, identity, mode=mode, probe_ND=embed.copy(), raw=True), sdd_fiqa(embed, identity, mode=mode, raw=True))
+    with pytest.raises(UserError, match="one probe for each image"):
+        sdd_fiqa(embed, identity, probe_ND=probe[:-1])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 16, 64])
+def test_blocks_change_nothing_and_bound_the_memory(rows, monkeypatch):
+    embed, identity = faces(30, 5)
+    identity[3:20] = 500  # larger than a small block
+    identity = np.random.default_rng(0).permutation(identity)
+    whole = sdd_fiqa(embed, identity, mode="pool", pool=40, raw=True)
+    sizes, gathered = [], module._gathered
+    monkeypatch.setattr(module, "_gathered", lambda embed_ND, chosen: sizes.append(len(chosen)) or gathered(embed_ND, chosen))
+    monkeypatch.setattr(module, "_BLOCK_ROWS", rows)
+    assert np.allclose(sdd_fiqa(embed, identity, mode="pool", pool=40, raw=True), whole, atol=1e-6)
+    assert sizes[0] == 40 and max(sizes[1:]) <= max(rows, 17) and sum(sizes[1:]) == len(embed)
+
+
+def test_a_float16_memory_map_gives_the_labels_of_its_values(tmp_path):
+    embed, identity = faces(30, 8, dim=64)
+    np.save(tmp_path / "rows.npy", embed.astype(np.float16))
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    assert np.array_equal(sdd_fiqa(mapped, identity, mode="pool", pool=100, raw=True), sdd_fiqa(embed.astype(np.float16).astype(np.float32), identity, mode="pool", pool=100, raw=True))
+    assert np.allclose(sdd_fiqa(mapped, identity, raw=True), sdd_fiqa(embed, identity, raw=True), atol=2e-3)
+
+
+def test_tails_cut_outliers():
+    values = np.r_[np.linspace(0.4, 0.6, 1000), -5.0, 9.0]
+    assert np.ptp(normalise_labels(values)[:1000]) < 2
+    cut = normalise_labels(values, tail=0.01)
+    assert np.ptp(cut[:1000]) > 95 and cut.min() == 0 and cut.max() == 100
+
+
+def test_empty_sample_and_nan_have_no_distance():
+    for first in ([], [0.1, np.nan]):
+        with pytest.raises(UserError, match="at least one in each and no NaN"):
+            wasserstein_1d(first, [0.3])
 
 
 def test_bad_input():

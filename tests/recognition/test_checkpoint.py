@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from facefoundry.core.errors import UserError
-from facefoundry.core.training import load_state
+from facefoundry.core.training_state import load_state
 from facefoundry.recognition.backbones import BackboneConfig
 from facefoundry.recognition.checkpoint import load_network, save_network
 from facefoundry.recognition.embedder import load_embedder

@@ -17,9 +17,10 @@ import torch
 from facefoundry.core.config import Config
 from facefoundry.core.errors import UserError
 from facefoundry.identity.sources import Faces
-from facefoundry.core.training import load_state
+from facefoundry.core.training_state import load_state
 from facefoundry.recognition.checkpoint import load_network
-from facefoundry.recognition.distill import DistilRecipe, distil, load_teacher_rows, relation_loss
+from facefoundry.recognition.distill import DistilRecipe, distil, load_teacher_rows
+from facefoundry.recognition.kd import relation_loss
 from facefoundry.core.training import LoopConfig, decay_groups
 from facefoundry.recognition.train import RecogniserObjective, RecogniserRecipe, train_recogniser
 
@@ -130,7 +131,7 @@ def end_at(monkeypatch, last: int) -> None:
     def probe(objective, optimiser, batches, config, accelerator, place):
         if place[0] == last:
             folder = Path(accelerator.project_dir)
-            loop._Keeper(folder, {}, accelerator.unwrap_model(objective), optimiser, None).save(last)
+            loop.Keeper(folder, {}, accelerator.unwrap_model(objective), optimiser, None).save(last)
             (folder / "state.pt").rename(folder / "probe.pt")
             raise Stopped
         return real(objective, optimiser, batches, config, accelerator, place)
