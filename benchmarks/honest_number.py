@@ -1,4 +1,4 @@
-"""The honest number: one recogniser recipe trained on N real faces and on N minted faces, both scored on real LFW folds 7-8.
+"""The honest number: one recogniser recipe trained on N real faces and on N minted faces of each generator, all scored on real LFW folds 7-8.
 
 Run: `python benchmarks/honest_number.py --real ../shared/data/faces/train112.zip --work runs/honest`. Same number of images and of
 identities on both sides, the same seeds, no filter (so that N stays N). GAP = (real - minted) / minted in accuracy, as FRCSyn has it.
@@ -36,9 +36,18 @@ def real_subset(faces: Faces, identities: int, per_identity: int) -> Faces:
     return Faces(image_NHWC=faces.image_NHWC[rows], identity_N=label_N, names=tuple(faces.names[i] for i in people), paths=tuple(faces.paths[r] for r in rows), failed=())
 
 
-def mint(identities: int, per_identity: int, folder: Path) -> Faces:
-    settings = [f"identities.count={identities}", f"per_identity={per_identity}", "identities.max_cosine=null", "filters=[]", "name=honest", "engine.batch=32"]
-    run_job(load_job(bundled_job("demo-job.yaml"), settings), folder)
+JOBS = {
+    "uiface": ("demo-job.yaml", ["generator.sampler.solver=unipc", "generator.sampler.steps=12"]),
+    "id3": ("demo-id3-job.yaml", []),
+    "lcm": ("demo-lcm-job.yaml", []),
+}
+"""The demo's job of each generator; UIFace by its fast preset (`UIFaceSampler.fast`)."""
+
+
+def mint(generator: str, identities: int, per_identity: int, folder: Path) -> Faces:
+    job, more = JOBS[generator]
+    settings = [f"identities.count={identities}", f"per_identity={per_identity}", "identities.max_cosine=null", "filters=[]", f"name=honest-{generator}", "engine.batch=32", *more]
+    run_job(load_job(bundled_job(job), settings), folder)
     return load_faces(folder)
 
 
@@ -50,15 +59,14 @@ def main() -> None:
     parser.add_argument("--identities", type=int, default=300)
     parser.add_argument("--per-identity", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--generators", default=",".join(JOBS))
     parser.add_argument("--recipe", type=Path, default=Path(__file__).resolve().parent.parent / "recipes" / "recogniser-small.yaml")
     parser.add_argument("--work", type=Path, default=Path("runs/honest"))
     parser.add_argument("--out", type=Path, default=Path(__file__).with_name("results_honest.json"))
     options = parser.parse_args()
-    sides = {
-        "real": real_subset(load_faces(options.real), options.identities, options.per_identity),
-        "minted": mint(options.identities, options.per_identity, options.work / "minted"),
-    }
-    assert len(sides["real"]) == len(sides["minted"]) == options.identities * options.per_identity
+    sides = {"real": real_subset(load_faces(options.real), options.identities, options.per_identity)}
+    sides |= {name: mint(name, options.identities, options.per_identity, options.work / name) for name in options.generators.split(",")}
+    assert all(len(faces) == options.identities * options.per_identity for faces in sides.values())
     scores: dict[str, list[dict]] = {name: [] for name in sides}
     for seed in range(options.seeds):
         for name, faces in sides.items():
@@ -73,7 +81,7 @@ def main() -> None:
         "scores": scores,
         "mean": {name: {key: float(np.mean([row[key] for row in rows])) for key in rows[0]} for name, rows in scores.items()},
         "sd": {name: {key: float(np.std([row[key] for row in rows], ddof=1)) for key in rows[0]} for name, rows in scores.items()},
-        "gap_per_seed": ((accuracy["real"] - accuracy["minted"]) / accuracy["minted"]).tolist(),
+        "gap_per_seed": {name: ((accuracy["real"] - values) / values).tolist() for name, values in accuracy.items() if name != "real"},
     }
     write_json(options.out, result)
     print(json.dumps({key: result[key] for key in ("mean", "sd", "gap_per_seed")}, indent=2))

@@ -103,23 +103,33 @@ def write_rec(path: Path | str, faces: Iterable[tuple[int, bytes]], *, identitie
         UserError: not sorted by identity, no faces, or more than 2^24 images (float32 labels could not name their keys).
     """
     faces = list(faces)
-    label_N = np.array([identity for identity, _ in faces], np.int64)
-    if not len(faces) or (np.diff(label_N) < 0).any():
-        raise UserError(f"{len(faces)} faces, {'not sorted by identity' if len(faces) else 'none to write'}; a .rec set needs faces sorted by identity")
-    count = int(label_N[-1]) + 1 if identities is None else identities
+    return write_faces(path, np.array([identity for identity, _ in faces], np.int64), (image for _, image in faces), identities=identities)
+
+
+def write_faces(path: Path | str, label_N: np.ndarray, images: Iterable[bytes], *, identities: int | None = None) -> int:
+    """`write_rec` with the identities known beforehand, int (N,), and the images as a stream: one is in memory at a time."""
+    count = int(label_N[-1]) + 1 if identities is None and len(label_N) else identities or 0
+    if not len(label_N) or (np.diff(label_N) < 0).any():
+        raise UserError(f"{len(label_N)} faces, {'not sorted by identity' if len(label_N) else 'none to write'}; a .rec set needs faces sorted by identity")
     if label_N[0] < 0 or label_N[-1] >= count:
         raise UserError(f"identities from {label_N[0]} to {label_N[-1]}, expected 0 to {count - 1}")
-    if len(faces) + 1 + count > 1 << 24:
-        raise UserError(f"{len(faces)} images and {count} identities; float32 keys are exact up to {1 << 24} only: split the set")
-    first_key = len(faces) + 1
-    bounds = np.searchsorted(label_N, np.arange(count + 1)) + 1
-    records: list[tuple[int, bytes]] = [(0, pack(ImageRecord(labels=(float(first_key), float(first_key + count)), image=b"", id=0, id2=1)))]
-    records += [(key, pack(ImageRecord(labels=(float(identity),), image=image, id=key))) for key, (identity, image) in enumerate(faces, 1)]
-    records += [(first_key + i, pack(ImageRecord(labels=(float(bounds[i]), float(bounds[i + 1])), image=b"", id=first_key + i))) for i in range(count)]
+    if len(label_N) + 1 + count > 1 << 24:
+        raise UserError(f"{len(label_N)} images and {count} identities; float32 keys are exact up to {1 << 24} only: split the set")
     path = Path(path)
-    write_records(path, records)
+    write_records(path, _records(label_N, images, count))
     write_bytes(path.parent / "property", f"{count},112,112\n".encode("ascii"))
-    return len(faces)
+    return len(label_N)
+
+
+def _records(label_N: np.ndarray, images: Iterable[bytes], count: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the header record, the images with keys from 1, then the identities with their ranges of keys."""
+    first_key = len(label_N) + 1
+    bounds = np.searchsorted(label_N, np.arange(count + 1)) + 1
+    yield 0, pack(ImageRecord(labels=(float(first_key), float(first_key + count)), image=b"", id=0, id2=1))
+    for key, (identity, image) in enumerate(zip(label_N.tolist(), images, strict=True), 1):
+        yield key, pack(ImageRecord(labels=(float(identity),), image=image, id=key))
+    for i in range(count):
+        yield first_key + i, pack(ImageRecord(labels=(float(bounds[i]), float(bounds[i + 1])), image=b"", id=first_key + i))
 
 
 def read_property(path: Path | str) -> tuple[int, int, int]:

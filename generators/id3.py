@@ -51,7 +51,7 @@ class ID3Sampler(SamplerConfig):
     """Every part of the sampling as a switch; those every generator has are in `SamplerConfig`.
 
     Attributes:
-        gradient: "full", "cheap", or "off": plain conditional sampling.
+        gradient: "full", "cheap", or "none": plain conditional sampling.
         eta: η, strength of the gradient; 1 is the reading of the paper and moves little on the bundled latents: 100 to 300 do with "full", while "cheap"
             paints patterns that only the guide believes from about 30.
         least_alpha: steps with a smaller ᾱ go without gradient: x̂0 means nothing there.
@@ -61,7 +61,7 @@ class ID3Sampler(SamplerConfig):
 
     steps: int = Field(50, ge=1, le=1000)
     guidance: float = Field(0.0, ge=0)
-    gradient: Literal["full", "cheap", "off"] = "full"
+    gradient: Literal["full", "cheap", "none"] = "full"
     eta: float = Field(1.0, ge=0)
     least_alpha: float = Field(1e-3, gt=0, lt=1)
     ancestral: bool = False
@@ -106,7 +106,7 @@ class ID3Config(Config):
         """
         network, facts = load_id3(weights_path(self.denoiser))
         law = AttributeLaw.from_document(facts["attribute_law"]) if facts.get("attribute_law") else None
-        wanted = self.guide if self.sampler.gradient != "off" else None
+        wanted = self.guide if self.sampler.gradient != "none" else None
         judge = self.redraw.embedder or self.guide if self.redraw.keep_cosine is not None else None
         found = {name: _load(name, load_embedder) for name in {wanted, judge} - {None}}
         return ID3(network, open_autoencoder(self.autoencoder), self, device, law=law, guide=found.get(wanted), judge=found.get(judge))
@@ -130,7 +130,7 @@ class ID3:
 
     Args:
         law: of the attributes that are not fixed by the settings; without one they are unknown to the network.
-        guide: needed unless `gradient` is "off".
+        guide: needed unless `gradient` is "none".
         judge: needed where `redraw.keep_cosine` is set.
     """
 
@@ -144,9 +144,9 @@ class ID3:
         self.autoencoder = autoencoder.eval().requires_grad_(False).to(device) if isinstance(autoencoder, nn.Module) else autoencoder
         self.config, self.device, self.law, self.guide, self.judge = config, device, law, guide, judge
         self.anchor_dim = network.config.unet.identity_dim
-        if config.sampler.gradient != "off":
+        if config.sampler.gradient != "none":
             if guide is None:
-                raise UserError("sampling with gradient 'full' or 'cheap' needs the guide: pass a differentiable embedder, or set sampler.gradient to off")
+                raise UserError("sampling with gradient 'full' or 'cheap' needs the guide: pass a differentiable embedder, or set sampler.gradient to none")
             check_guide(guide, self.anchor_dim)
 
     def generate(self, anchor_BD: np.ndarray, seeds: Sequence[int]) -> FaceBatch:
@@ -194,7 +194,7 @@ class ID3:
         caches = [FeatureCache(config.cache) if config.cache > 1 else None for _ in range(2)]
         for index, point in enumerate(solver.points):
             shallow = [cache is not None and cache.advance() for cache in caches][0]
-            form = config.gradient if point.alpha >= config.least_alpha and config.eta > 0 else "off"
+            form = config.gradient if point.alpha >= config.least_alpha and config.eta > 0 else "none"
             denoise = self._denoiser(context_BD, point, caches[0])
             noise_BCHW, gradient_BCHW = identity_gradient(denoise, self._embed, latent_BCHW, identity_BD, point.alpha, form)
             if config.guidance > 0:
@@ -226,9 +226,9 @@ class ID3:
 
 
 def identity_gradient(
-    denoise: Callable[[Tensor], Tensor], embed: Callable[[Tensor], Tensor], latent_BCHW: Tensor, identity_BD: Tensor, alpha: float, form: Literal["full", "cheap", "off"]
+    denoise: Callable[[Tensor], Tensor], embed: Callable[[Tensor], Tensor], latent_BCHW: Tensor, identity_BD: Tensor, alpha: float, form: Literal["full", "cheap", "none"]
 ) -> tuple[Tensor, Tensor]:
-    """Return the predicted noise and g = ∇_{x_t} <y, f(x̂0(x_t))>, both of the latents' shape; g is 0 for "off".
+    """Return the predicted noise and g = ∇_{x_t} <y, f(x̂0(x_t))>, both of the latents' shape; g is 0 for "none".
 
     Args:
         denoise: latents → noise.
@@ -236,7 +236,7 @@ def identity_gradient(
         identity_BD: unit identities y.
         alpha: ᾱ_t.
     """
-    if form == "off":
+    if form == "none":
         noise_BCHW = denoise(latent_BCHW)
         return noise_BCHW, torch.zeros_like(noise_BCHW)
     signal, spread = alpha**0.5, (1 - alpha) ** 0.5

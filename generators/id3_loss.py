@@ -32,19 +32,19 @@ class IdentityTerm(Config):
     Attributes:
         form: "id3": -c(t) cos(y, f(x̂0)). "dcface" (Kim et al., CVPR 2023): -(t/T) cos(y, f(x̂0)) - (1 - t/T) cos(f(x_0), f(x̂0)), where x_0 is the
             row's own image; published with multiplier 0.05. "cemiface" (Sun et al., NeurIPS 2024): (1 - t/T)(1 - cos)² + (t/T)(m - cos)², m the row's
-            attribute `similarity`, which the network must be conditioned on; published with 0.05. "off": denoising alone.
+            attribute `similarity`, which the network must be conditioned on; published with 0.05. "none": denoising alone.
         multiplier: of the whole term; 1 is the paper's reading, and large identity weights cost accuracy downstream (CemiFace's table), so try 0.2.
         share: of a batch's rows that carry the term; in latent mode the decoder makes it dear. Its mean is scaled to the whole batch.
         least_alpha: rows with a smaller ᾱ are left out: x̂0 means nothing there (t > 820 with 1e-3).
         reconstruction: the weight of rows at the first time step, the one-step reconstruction term: "simple", 1, as DDPM does; "likelihood", 1 / (2 ᾱ_1),
-            which is -log N(x_0; μ_θ(x_1), β_1) for ε; "off", 0.
+            which is -log N(x_0; μ_θ(x_1), β_1) for ε; "none", 0.
     """
 
-    form: Literal["id3", "dcface", "cemiface", "off"] = "id3"
+    form: Literal["id3", "dcface", "cemiface", "none"] = "id3"
     multiplier: float = Field(1.0, ge=0)
     share: float = Field(0.125, gt=0, le=1)
     least_alpha: float = Field(1e-3, gt=0, lt=1)
-    reconstruction: Literal["simple", "likelihood", "off"] = "simple"
+    reconstruction: Literal["simple", "likelihood", "none"] = "simple"
 
 
 def identity_weight(t: Tensor | float) -> Tensor:
@@ -93,7 +93,7 @@ class ID3Objective(nn.Module):
         weight_B = torch.ones(len(t_B), device=t_B.device)
         if self._recipe.min_snr:
             weight_B = min_snr_weight(self._recipe.network.prediction, t_B, self._recipe.min_snr)
-        first = {"simple": 1.0, "likelihood": 0.5 / float(alpha_bars()[0]), "off": 0.0}[self._term.reconstruction]
+        first = {"simple": 1.0, "likelihood": 0.5 / float(alpha_bars()[0]), "none": 0.0}[self._term.reconstruction]
         return torch.where(t_B == 0, first * weight_B, weight_B)
 
     def _eligible(self, t_B: Tensor, empty_B: Tensor) -> Tensor:
@@ -101,7 +101,7 @@ class ID3Objective(nn.Module):
 
     def _rows(self, t_B: Tensor, empty_B: Tensor) -> Tensor:
         """Rows that carry the term: the first that may; the batch's own order is random and belongs to the step."""
-        if self._term.form == "off" or self._term.multiplier == 0:
+        if self._term.form == "none" or self._term.multiplier == 0:
             return t_B.new_empty(0)
         return self._eligible(t_B, empty_B).nonzero()[:, 0][: max(1, round(self._term.share * len(t_B)))]
 

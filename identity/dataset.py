@@ -2,6 +2,8 @@
 
     data/train-00000-of-00003.parquet          kept faces
     rejected/rejected-00000-of-00001.parquet   rejected faces, each with its reason
+    metadata/identities.parquet                one row a person
+    pairs/validation.parquet                   pairs for verification
     README.md  manifest.json
 """
 
@@ -25,10 +27,12 @@ from .card import card_text
 from .parquet import open_parquet
 from .records import SCHEMA, SCHEMA_VERSION, FaceRecord, check_schema
 from .shards import PREFIX, read_shard, row_groups, shard_path, shards_of, write_shard
+from .tables import write_tables
 
 __all__ = ["FaceDataset", "finalise", "read_shard", "shard_path", "shards_of", "verify_dataset", "write_shard"]
 
 MANIFEST = "manifest.json"
+TABLES = ("metadata", "pairs")
 _PACKAGES = ("facefoundry", "datasets", "numpy", "pillow", "pyarrow", "torch")
 
 
@@ -121,7 +125,7 @@ class FaceDataset:
 
 
 def finalise(folder: Path | str, *, title: str, generator: str, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Write README.md (the card) and manifest.json of a folder whose shards are complete; return the manifest.
+    """Write the tables of identities and pairs, README.md (the card) and manifest.json of a folder whose shards are complete; return the manifest.
 
     The manifest holds no time and no host: the same shards and facts give the same files. It is written last: with it a dataset is whole.
 
@@ -137,6 +141,7 @@ def finalise(folder: Path | str, *, title: str, generator: str, facts: Mapping[s
     dataset = FaceDataset.open(folder)
     rejected = FaceDataset.open(folder, "rejected")
     counts = {"data": len(dataset), "rejected": len(rejected)}
+    write_tables(folder, dataset.table, rejected.table)
     origins = sorted({str(origin) for origin in dataset.table.column("origin").unique().to_pylist()})
     manifest = {
         "title": title,
@@ -149,7 +154,7 @@ def finalise(folder: Path | str, *, title: str, generator: str, facts: Mapping[s
         "versions": {name: found for name in _PACKAGES if (found := _version(name))},
         "facts": json.loads(json.dumps(dict(facts), default=str)),
     }
-    write_bytes(folder / "README.md", card_text(manifest, dict(facts), tables=[path.stem for path in _extra_tables(folder)]).encode())
+    write_bytes(folder / "README.md", card_text(manifest, manifest["facts"]).encode())
     write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -182,7 +187,7 @@ def _shard_entry(folder: Path, shard: Path) -> dict[str, Any]:
 
 
 def _extra_tables(folder: Path) -> list[Path]:
-    return sorted((folder / "metadata").glob("*.parquet"))
+    return sorted(path for part in TABLES for path in (folder / part).glob("*.parquet"))
 
 
 def _shard_problem(path: Path, entry: dict[str, Any]) -> str | None:

@@ -39,6 +39,14 @@ class Aligner(Protocol):
         ...
 
 
+class Entries(Protocol):
+    """Faces of a source one by one; `EntrySource` is one, readers of other formats are others."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Entry]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class IngestSummary:
     """What became of a source.
@@ -86,11 +94,16 @@ class _Books:
     shared: list[tuple[str, str]] = field(default_factory=list)
 
 
-def ingest(source: Path | str, out: Path | str, *, aligner: Aligner | None = None, origin: str = "real", title: str | None = None) -> IngestSummary:
+def ingest(
+    source: Path | str, out: Path | str, *, aligner: Aligner | None = None, origin: str = "real", title: str | None = None, entries: Entries | None = None
+) -> IngestSummary:
     """Read a folder per identity, a zip of that, an ImageFolder or a Parquet set into the dataset folder `out`.
 
     Faces of 112×112 are taken as they are (the file's own bytes where it is an RGB PNG or JPEG, else a lossless PNG); other sizes go through
     `aligner`. Of equal images the first is kept, later ones are rejected and name it. Memory does not grow with the images.
+
+    Args:
+        entries: the faces of a source in another format; None = `EntrySource(source)`.
 
     Raises:
         UserError: `out` is not empty, the source is unsafe or empty, or no face could be kept.
@@ -98,7 +111,10 @@ def ingest(source: Path | str, out: Path | str, *, aligner: Aligner | None = Non
     source, out = Path(source), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} is there already and not empty; choose a new folder (nothing is mixed or overwritten)")
-    entries, books, writer = EntrySource(source), _Books(), ShardWriter(out)
+    entries = EntrySource(source) if entries is None else entries
+    if not len(entries):
+        raise UserError(f"{source} holds no images; expected faces of named people")
+    books, writer = _Books(), ShardWriter(out)
     with bar(f"ingest {source.name}", len(entries)) as step:
         for entry, face in _prepare_all(entries, aligner):
             writer.add(_record(books, entry, face, origin))
@@ -114,14 +130,14 @@ def ingest(source: Path | str, out: Path | str, *, aligner: Aligner | None = Non
     return summary
 
 
-def _prepare_all(entries: EntrySource, aligner: Aligner | None) -> Iterator[tuple[Entry, _Face]]:
+def _prepare_all(entries: Entries, aligner: Aligner | None) -> Iterator[tuple[Entry, _Face]]:
     lock = Lock()  # detectors keep scratch space: one face at a time; decoding runs beside it
     with ThreadPoolExecutor(max_workers=2) as pool:
         for chunk in _chunks(entries):
             yield from zip(chunk, pool.map(lambda entry: _prepare(entry, aligner, lock), chunk))
 
 
-def _chunks(entries: EntrySource) -> Iterator[list[Entry]]:
+def _chunks(entries: Entries) -> Iterator[list[Entry]]:
     chunk: list[Entry] = []
     size = 0
     for entry in entries:

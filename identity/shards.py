@@ -36,8 +36,8 @@ def write_shard(path: Path, records: Iterable[FaceRecord]) -> None:
         UserError: a row that must not be stored (named), or a disk that is full.
     """
     table = to_table(records)
-    # Images are compressed already: a codec would only cost time; the small columns gain nothing that counts.
-    write_atomic(Path(path), lambda temporary: pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none", use_dictionary=False))
+    # Images are compressed already: a codec would only cost time; the small columns gain nothing that counts. By the page index a viewer reads rows.
+    write_atomic(Path(path), lambda temporary: pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none", use_dictionary=False, write_page_index=True))
 
 
 def read_shard(path: Path) -> list[FaceRecord]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +14,8 @@ from .cli_benchmark import benchmark_app
 from .cli_challenge import leaderboard, score, submit_app
 from .cli_distill import distill
 from .cli_identity import candidates, centres
+from .cli_jobs import register
+from .cli_publish import publish
 from .cli_quality import inspect
 from .cli_train import train_app
 from .cli_weights import import_weights
@@ -30,6 +33,14 @@ Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 = one a CPU core, or one a GPU. The dataset does not depend on it.")]
 
 
+class DemoGenerator(str, Enum):
+    """The generators with bundled weights."""
+
+    uiface = "uiface"
+    id3 = "id3"
+    lcm = "lcm"
+
+
 def main() -> None:
     """Run the command line; a user's mistake ends with exit code 2, its message and no trace."""
     try:
@@ -44,23 +55,31 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the dataset.")] = Path("demo"),
     identities: Annotated[int, typer.Option(min=2, help="How many people.")] = 24,
     per_identity: Annotated[int, typer.Option(min=2, help="How many images of each.")] = 8,
+    generator: Annotated[DemoGenerator, typer.Option(help="uiface: two-stage sampling; id3: trained with an identity term; lcm: four passes an image.")] = DemoGenerator.uiface,
     workers: Workers = 0,
     json: Json = False,
 ) -> None:
-    """Mint a small dataset from the bundled weights: no data, no network, a few minutes."""
+    """Mint a small dataset from the bundled weights: no data, no network, a minute or two."""
     from .spec import bundled_job
 
     show.err.print(f"Minting {identities} people with {per_identity} images each into {out} …", highlight=False)
-    run(bundled_job("demo-job.yaml"), out=out, settings=[f"identities.count={identities}", f"per_identity={per_identity}"], workers=workers, json=json)
+    run(bundled_job("demo-job.yaml" if generator is DemoGenerator.uiface else f"demo-{generator.value}-job.yaml"), out=out, settings=[f"identities.count={identities}", f"per_identity={per_identity}"], workers=workers, json=json)
 
 
 @app.command()
 def plan(job: JobFile, settings: Settings = [], json: Json = False) -> None:  # noqa: B006 (typer copies it)
-    """Check a job file and say what it would make: counts, shards, disk, fingerprint. Writes nothing."""
+    """Check a job file and say what it would make: counts, shards, disk, fingerprint, licence chain, warnings. Writes nothing."""
     from .run import plan_summary
     from .spec import load_job
 
-    _tell(plan_summary(load_job(job, settings)), json, title="Plan")
+    found = plan_summary(load_job(job, settings))
+    if json:
+        show.as_json(found)
+        return
+    licences, warnings = found.pop("licences"), found.pop("warnings")
+    show.table(found.items(), title="Plan")
+    show.table(licences.items(), title="Licence chain")
+    show.table([word.split(": ", 1) for word in warnings], title="Before you run it" if warnings else None)
 
 
 @app.command()
@@ -128,16 +147,18 @@ def report(folder: Folder, json: Json = False) -> None:
 
 @app.command()
 def ingest(
-    source: Annotated[Path, typer.Argument(help="Folder per identity, a zip of that, an ImageFolder or a Parquet set.")],
+    source: Annotated[Path, typer.Argument(help="Folder per identity, a zip of that, ImageFolder, Parquet, .rec, WebDataset, TFRecord, LMDB, or a list of files.")],
     out: Annotated[Path, typer.Option(help="New dataset folder.")],
     align: Annotated[bool, typer.Option(help="Detect and align photos that are not 112x112.")] = True,
     title: Annotated[str, typer.Option(help="Name on the card; the source's name if empty.")] = "",
+    origin: Annotated[str, typer.Option(help="real, generated:BY-WHAT or rendered:BY-WHAT; if empty what an export of ours says of itself, else real.")] = "",
     json: Json = False,
 ) -> None:
     """Bring other people's faces into a dataset folder; rows that fail are kept aside with their reason."""
     from ..identity.ingest import ingest as bring_in
+    from .export import open_set, origin_of
 
-    summary = bring_in(source, out, aligner=_aligner() if align else None, title=title or None)
+    summary = bring_in(source, out, aligner=_aligner() if align else None, origin=origin or origin_of(source) or "real", title=title or None, entries=open_set(source))
     facts = {"kept": summary.kept, "rejected": summary.rejected, "identities": summary.identities, **summary.facts(), "dataset": out}
     _tell(facts, json, title="Ingested")
 
@@ -174,3 +195,5 @@ app.command()(distill)
 app.command()(inspect)
 app.command()(centres)
 app.command()(candidates)
+app.command()(publish)
+register(app)

@@ -15,15 +15,10 @@ from typing import Any
 from packaging.requirements import Requirement
 
 OPTIONAL = {
-    "onnx": ("onnx", "export of an SDFR submission"),
-    "onnxruntime": ("onnxruntime", "running an exported recogniser"),
-    "lmdb": ("lmdb", "export and import of LMDB"),
-    "submitit": ("submitit", "the Slurm executor"),
-    "ray": ("ray", "the Ray executor"),
-    "huggingface_hub": ("huggingface_hub", "publishing to the Hub"),
-    "mlcroissant": ("mlcroissant", "checking a Croissant file"),
-    "xformers": ("xformers", "xformers attention on CUDA"),
-    "wandb": ("wandb", "tracking a training with Weights & Biases"),
+    "onnx": ("onnx", "the export of an SDFR submission"),
+    "onnxruntime": ("onnxruntime", "running an SDFR submission"),
+    "lmdb": ("lmdb", "export and import of LMDB (with msgpack)"),
+    "msgpack": ("msgpack", "export and import of LMDB (with lmdb)"),
 }
 """Module → (package on PyPI, what it is for). None of them is needed to mint, train and score."""
 

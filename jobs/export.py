@@ -23,8 +23,9 @@ from ..core.progress import bar
 from ..identity.dataset import MANIFEST, FaceDataset
 from ..identity.entries import Entry
 from ..identity.records import FaceRecord
+from .media_type import like
 
-FORMATS = ("rec", "imagefolder", "webdataset", "list", "tfrecord", "lmdb")
+FORMATS = ("rec", "imagefolder", "webdataset", "tfrecord", "lmdb", "list")
 
 SIDECAR, LABELS = "facefoundry.json", "labels.tsv"
 """Written beside every export: what it is and where it came from (last: with it the export is whole); label, identity, images."""
@@ -97,7 +98,7 @@ class Faces:
     def _file(self, record: FaceRecord) -> tuple[bytes, str]:
         data = record.image or b""
         if self.quality is not None:
-            data = encode_jpeg(decode(data), self.quality)
+            data = like(encode_jpeg(decode(data), self.quality), data)
         return data, ".jpg" if data.startswith(b"\xff\xd8") else ".png"
 
 

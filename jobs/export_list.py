@@ -30,9 +30,9 @@ def write(faces: Faces, out: Path) -> None:
 
 
 def read(path: Path) -> Entries | None:
-    """Open a list (.txt), or the folder that holds one; relative paths are looked for beside it."""
+    """Open a list (.txt), or the folder of an export; relative paths are looked for beside it."""
     if path.is_dir():
-        path = next((path / name for name in (LABELLED, NAME) if (path / name).is_file()), path)
+        path = path / LABELLED  # a bare train.txt in a folder of people is somebody else's split
     if path.suffix != ".txt" or not path.is_file():
         return None
     lines = read_lines(path, "list of images")

@@ -10,6 +10,7 @@ import numpy as np
 from ..core.files import bundled
 from ..identity.anchors import AnchorPrior
 from ..identity.centres import read_centres
+from ..identity.pairs import pair_histogram
 from ..quality.leakage import nearest_people
 from ..quality.metrics import identity_centres
 from .identities import PRIOR
@@ -24,7 +25,9 @@ def leakage_counts(folder: Path, plan: Plan, rows: Rows) -> dict[str, Any]:
 
     Returns:
         `anchors_compared_with` (people), `anchors_dropped`; with `centres` in the job `people`, `cosine` (the lowest limit of its filters),
-        `images_dropped`, `identities_dropped` (whole), `images_left` and `identities_left` (kept ones above the limit: their own images, their mean).
+        `images_dropped`, `identities_dropped` (whole), `images_left` and `identities_left` (kept ones above the limit: their own images, their mean);
+        of the kept, cosine to the nearest real person: `images_median`, `images_p99`, `images_highest`, `identities_highest`; `real_fmr`: share of
+        pairs of different real people whose centres reach the limit.
     """
     drawn, found = anchor_counts(folder), {}
     if drawn.get("people"):
@@ -35,10 +38,13 @@ def leakage_counts(folder: Path, plan: Plan, rows: Rows) -> dict[str, Any]:
     real_RD, kept_N = read_centres(plan.spec.centres), rows.kept_N
     reason_N = np.array([(reason or "").split()[0] if reason else "" for reason in rows.dropped])
     embed_ND, identity_N = rows.embed_ND[kept_N], rows.identity_N[kept_N]
-    image_N, centre_I = (nearest_people(each, real_RD, limit)[1] > limit for each in (embed_ND, identity_centres(embed_ND, identity_N)[0]))
+    near_N, near_I = (nearest_people(each, real_RD, limit)[1] for each in (embed_ND, identity_centres(embed_ND, identity_N)[0]))
     return found | {
         "people": len(real_RD), "cosine": limit, "images_dropped": int((reason_N == "leakage").sum()),
-        "identities_dropped": len(np.unique(rows.identity_N[reason_N == "leakage_identity"])), "images_left": int(image_N.sum()), "identities_left": int(centre_I.sum()),
+        "identities_dropped": len(np.unique(rows.identity_N[reason_N == "leakage_identity"])), "images_left": int((near_N > limit).sum()), "identities_left": int((near_I > limit).sum()),
+        **{f"images_{name}": round(float(np.quantile(near_N, share)), 4) for name, share in (("median", 0.5), ("p99", 0.99), ("highest", 1.0))},
+        "identities_highest": round(float(near_I.max()), 4),
+        **({"real_fmr": pair_histogram(real_RD, np.arange(len(real_RD))).fmr_at(limit)} if len(real_RD) > 1 else {}),
     }  # fmt: skip
 
 
@@ -69,8 +75,14 @@ def _on_images(plan: Plan, counts: dict[str, Any]) -> str:
     whole = f", and {counts['identities_dropped']:,} identities whose mean was above it" if any(part.name == "leakage_identity" for part in plan.spec.filters) else ""
     return (
         f"The images were compared with the centres of {counts['people']:,} real people by {plan.spec.judge}: {counts['images_dropped']:,} above a cosine of {counts['cosine']:g} were set aside{whole}. "
-        f"Of what is kept, {counts['images_left']:,} images and the means of {counts['identities_left']:,} identities are above it."
+        f"Of what is kept, {counts['images_left']:,} images and the means of {counts['identities_left']:,} identities are above it. "
+        f"The nearest real person is at a cosine of {counts['images_median']:.3f} for the median image, {counts['images_p99']:.3f} at the 99th percentile, {counts['images_highest']:.3f} at most; "
+        f"for the mean of an identity {counts['identities_highest']:.3f} at most.{_chance(counts)}"
     )
+
+
+def _chance(counts: dict[str, Any]) -> str:
+    return f" Of the pairs of different real people, {counts['real_fmr']:.2%} reach the limit." if "real_fmr" in counts else ""
 
 
 def _limit(plan: Plan) -> float | None:

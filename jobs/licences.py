@@ -62,6 +62,13 @@ def chain_text(spec: JobSpec) -> str:
     return "\n".join(["The set inherits the limits of what made it:", "", *lines])
 
 
+def training_data(spec: JobSpec) -> str:
+    """Return which real data the generator's weights say they were trained on, for the card."""
+    settings = spec.generator.settings.model_dump(mode="json").values()
+    found = {value: weights_facts(path).get("data", "its file does not say") for value in settings if isinstance(value, str) and (path := weights_file(value)) is not None}
+    return "; ".join(f"`{name}`: {data}" for name, data in found.items()) or f"none that its settings name (generator `{spec.generator.name}` loads no weights)"
+
+
 def plan_warnings(spec: JobSpec, *, images: int, shards: int, workers: int) -> list[str]:
     """Return what somebody should know before a job runs; nothing of it stops it."""
     closed = [part.role for part in licence_chain(spec) if not part.is_open]
@@ -85,12 +92,17 @@ def _of_judge(name: str) -> str:
     return _of_file(path)
 
 
-def _of_file(path: Path) -> str:
+def weights_facts(path: Path) -> dict[str, Any]:
+    """Return what a weights file says of itself in its header ("data", "licence", ...); empty where it says nothing or cannot be read."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="numpy") as file:  # the header alone
-            facts: dict[str, Any] = json.loads((file.metadata() or {}).get("facefoundry", "{}")).get("facts", {})
+            return json.loads((file.metadata() or {}).get("facefoundry", "{}")).get("facts", {})
     except (OSError, ValueError, SafetensorError):  # what the file is worth is said by whoever loads it
-        return UNKNOWN
+        return {}
+
+
+def _of_file(path: Path) -> str:
+    facts = weights_facts(path)
     return str(facts.get("licence") or _KNOWN.get(path.stem) or facts.get("data") or UNKNOWN)

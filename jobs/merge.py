@@ -51,7 +51,7 @@ class _Books:
 def merge(folders: Sequence[Path], out: Path, *, title: str, max_cosine: float = 0.45, drop_close: bool = False) -> dict[str, Any]:
     """Write the rows of several dataset folders, in their order, as one dataset in `out`.
 
-    Identity numbers and face ids are new; `source` becomes "number of the set:old face id" and `metadata/identities.parquet` names both. Of
+    Identity numbers and face ids are new; `source` becomes "number of the set:old face id" and `metadata/identities.parquet` names set and old number. Of
     equal image files the first is kept. Images stay the bytes they are.
 
     Args:
@@ -154,5 +154,6 @@ def _facts(sources: Sequence[_Source], books: _Books, *, compared: bool) -> dict
 
 
 def _joined(words: Any) -> str:
-    """Return the different texts in their order, as one."""
-    return "; ".join(dict.fromkeys(map(str, words)))
+    """Return the different texts in their order, as one; texts of several lines become paragraphs."""
+    texts = list(dict.fromkeys(map(str, words)))
+    return ("\n\n" if any("\n" in text for text in texts) else "; ").join(texts)

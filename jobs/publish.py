@@ -18,13 +18,14 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.progress import bar
 from ..identity.centres import read_centres
-from ..identity.dataset import finalise, read_shard, shard_path, shards_of, write_shard
+from ..identity.dataset import MANIFEST, finalise, read_shard, shard_path, shards_of, write_shard
 from ..quality.filters import FilterInput, FilterResult
 from ..quality.filters_identity import BalanceFilter
 from ..quality.inspect import quality_labels
 from ..quality.metrics import dataset_figures, identity_centres
 from .contact_sheet import SHEET, write_sheet
 from .leakage import leakage_counts, leakage_statement
+from .licences import chain_text, training_data
 from .local import Made
 from .plan import Plan, Shard, read_anchors, read_plan
 from .refill import rounds, shards_in, stage_of
@@ -104,8 +105,8 @@ class PublishStep:
         files = _write_shards(self.folder, plan, rows)
         digest = dataset_digest(files)
         write_sheet(self.folder, seed=plan.spec.seed)
-        finalise(self.folder, title=plan.spec.name, generator=plan.spec.generator.name, facts=_card_facts(self.folder, plan, rows, digest))
-        files += [self.folder / name for name in ("README.md", "manifest.json", SHEET)]
+        manifest = finalise(self.folder, title=plan.spec.name, generator=plan.spec.generator.name, facts=_card_facts(self.folder, plan, rows, digest))
+        files = [self.folder / name for name in (*(entry["path"] for entry in manifest["shards"]), "README.md", MANIFEST, SHEET)]
         return files, {"rows": len(rows.face_id), **rows.facts(), "digest": digest}
 
 
@@ -251,7 +252,8 @@ def _card_facts(folder: Path, plan: Plan, rows: Rows, digest: str) -> dict[str, 
         "picture": SHEET,
         "command": "facefoundry run job.yaml",
         "embedder": f"{plan.spec.judge} (judge and filter)",
-        "training_data": "see the model card of the generator's weights",
+        "training_data": training_data(plan.spec),
+        "license_chain": chain_text(plan.spec),
         "leakage": leakage_statement(folder, plan, near),
         **({"near_real_people": near} if near else {}),
         "fingerprint": plan.fingerprint,

@@ -108,14 +108,18 @@ def job_status(folder: Path) -> dict[str, Any]:
 
 
 def plan_summary(spec: JobSpec) -> dict[str, Any]:
-    """Return what a job would make, without making it: counts, shards, disk, fingerprint."""
+    """Return what a job would make, without making it: counts, shards, disk, fingerprint, licence chain, warnings."""
+    from .licences import licence_chain, plan_warnings
+
     plan = make_plan(spec, resolve_device(spec.engine.device))
+    workers = spec.engine.workers or (cores() if plan.device == "cpu" else 1)
     # 112x112 noise-free faces take about 22 kB as PNG and 7 kB as JPEG 95; work shards double it until the job is published.
     size = plan.images * (22_000 if spec.writer.format == "png" else 7_000)
     return {
         "job": spec.name, "fingerprint": plan.fingerprint, "identities": spec.identities.count, "images": plan.images, "shards": len(plan.shards),
         "generator": spec.generator.name, "judge": spec.judge, "filters": [part.name for part in spec.filters], "device": plan.device,
-        "workers": spec.engine.workers or (cores() if plan.device == "cpu" else 1), "disk_mb": round(2 * size / 1e6, 1), "materials": plan.materials,
+        "workers": workers, "disk_mb": round(2 * size / 1e6, 1), "materials": plan.materials, "licences": {part.role: f"{part.name}: {part.licence}" for part in licence_chain(spec)},
+        "warnings": plan_warnings(spec, images=plan.images, shards=len(plan.shards), workers=workers),
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ _CENTRES_GO_WITH_FILTER = (
 )
 
 
-_LATER_KEYS = (("identities", "dim"), ("identities", "repulsion"), ("", "anchor_image"))
+_LATER_KEYS = (("identities", "dim"), ("identities", "repulsion"), ("writer", "mark"), ("", "anchor_image"))
 
 
 class IdentitySource(Config):
@@ -81,6 +81,7 @@ class Writer(Config):
     format: Literal["png", "jpeg"] = "png"
     quality: int = Field(default=95, ge=1, le=100)  # JPEG only
     shard_identities: int = Field(default=64, gt=0)  # identities in a shard: the unit of resuming
+    mark: bool = False  # IPTC mark of machine-made media in every file (media_type.py); 0.5 kB an image, the pixels stay
 
 
 class Engine(Config):

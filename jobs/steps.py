@@ -14,6 +14,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import write_atomic
 from .local import Made
+from .media_type import mark
 from .plan import Plan, Shard, read_anchors, read_plan
 from .refill import addresses, stage_of
 from .shards import Stage
@@ -186,6 +187,8 @@ def record_of(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, 
 
     writer = plan.spec.writer
     data = encode_png(image_HWC) if writer.format == "png" else encode_jpeg(image_HWC, writer.quality)
+    if writer.mark:
+        data = mark(data)
     origin = f"generated:{generator}"
     return FaceRecord(
         face_id=face_id(identity, image), identity=identity, image=data, seed=seed, generator=f"{generator}@{plan.fingerprint[:12]}", origin=origin,

@@ -23,13 +23,16 @@ from facefoundry.identity.sources import load_faces
 from facefoundry.recognition.embedder import embed_faces, load_embedder
 from facefoundry.recognition.pose import ATTRIBUTE_PREDICTORS, predict_attributes
 
-ROWS: dict[str, tuple[bool, str]] = {
-    "neither": (False, "off"),
-    "loss": (True, "off"),
-    "sampling": (False, "cheap"),
-    "loss and sampling": (True, "cheap"),
-    "loss and sampling, full gradient": (True, "full"),
+ROWS: dict[str, tuple[bool, str, float]] = {
+    "neither": (False, "none", 0.0),
+    "loss": (True, "none", 0.0),
+    "loss and sampling": (True, "full", 1.0),
+    "sampling, η = 100": (False, "full", 100.0),
+    "loss and sampling, η = 100": (True, "full", 100.0),
 }
+"""With the term or without, gradient, η. η = 1 is the reading of the paper; 100 was chosen on other anchors (docs/training-log.md)."""
+LEARNT = ("neither", "loss")
+"""Rows whose data also trains a recogniser: those without gradient, on larger sets."""
 DIVERSITY = "appearance distance"
 
 
@@ -47,7 +50,7 @@ def trained(options: argparse.Namespace) -> dict[tuple[bool, int], Path]:
         loop = base.denoiser.loop.model_copy(update={"seed": seed})
         changed = {"denoiser": base.denoiser.model_copy(update={"loop": loop})}
         if not term:
-            changed["identity_term"] = base.identity_term.model_copy(update={"form": "off"})
+            changed["identity_term"] = base.identity_term.model_copy(update={"form": "none"})
         paths[term, seed] = train_id3(base.model_copy(update=changed), faces.image_NHWC, embed_ND, attribute_NA, guide, folder)
     return paths
 
@@ -55,15 +58,15 @@ def trained(options: argparse.Namespace) -> dict[tuple[bool, int], Path]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--train-steps", type=int, default=400)
+    parser.add_argument("--train-steps", type=int, default=200)
     parser.add_argument("--set", dest="settings", action="append", default=[], help="laid over recipes/id3-small.yaml, e.g. identity_term.multiplier=0.2")
-    parser.add_argument("--identities", type=int, default=80)
-    parser.add_argument("--per-identity", type=int, default=8)
+    parser.add_argument("--identities", type=int, default=30)
+    parser.add_argument("--per-identity", type=int, default=5)
+    parser.add_argument("--learn-identities", type=int, default=60)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=25)
-    parser.add_argument("--guidance", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--guidance", type=float, default=1.0)
     parser.add_argument("--rescale", type=float, default=0.7)
-    parser.add_argument("--eta", type=float, default=1.0)
     parser.add_argument("--judge", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/claims/id3"))
     parser.add_argument("--train-only", action="store_true")
@@ -73,36 +76,37 @@ def main() -> None:
         return
     judges = {"dlib": load_embedder("dlib")} | ({"independent": load_embedder(str(options.judge))} if options.judge else {})
     figures, right = {}, {}
-    for name, (term, gradient) in ROWS.items():
-        sampler = ID3Sampler(steps=options.steps, gradient=gradient, eta=options.eta, guidance=options.guidance, rescale=options.rescale)
+    for name, (term, gradient, eta) in ROWS.items():
+        sampler = ID3Sampler(steps=options.steps, gradient=gradient, eta=eta, guidance=options.guidance, rescale=options.rescale)
         for seed in range(options.seeds):
             generator = ID3Config(denoiser=str(weights[term, seed]), sampler=sampler).build(torch.device("cpu"), load_embedder)
+            label = f"{'term' if term else 'plain'}-{gradient}-{eta:g}-{seed}"
             anchor_ID = people(options.identities, derive_seed("claim", seed))
-            label = f"{name.replace(' ', '-').replace(',', '')}-{seed}"
-            images = mint(generator, anchor_ID, options.per_identity, seed, options.work / f"eta{options.eta:g}" / f"{label}.npy")
-            figures[name, seed] = by_identity(images, anchor_ID, judges)
-            right[name, seed] = accuracy_by_pair(images, options.per_identity, seed, options.work / f"eta{options.eta:g}" / f"recogniser-{label}")
+            figures[name, seed] = by_identity(mint(generator, anchor_ID, options.per_identity, seed, options.work / f"{label}.npy"), anchor_ID, judges)
+            if name in LEARNT:
+                many = mint(generator, people(options.learn_identities, derive_seed("learn", seed)), 8, derive_seed("learn", seed), options.work / f"{label}-learn.npy")
+                right[name, seed] = accuracy_by_pair(many, 8, seed, options.work / f"recogniser-{label}")
 
     def compared(before: str, after: str, key: str, tolerance: float = 0.0):
         return effect(f"{after} against {before}: {key}", *([figures[name, seed][key] for seed in range(options.seeds)] for name in (before, after)), tolerance=tolerance)
 
-    judged = "mated cosine (independent)" if options.judge else "mated cosine (dlib)"
+    judged = "separation (independent)" if options.judge else "separation (dlib)"
     spread = float(np.mean([figures["neither", seed][DIVERSITY].mean() for seed in range(options.seeds)]))
     decisive = [compared("neither", "loss and sampling", "cosine to anchor"), compared("neither", "loss and sampling", judged), compared("neither", "loss and sampling", DIVERSITY, 0.03 * spread)]
     rows = [*decisive]
     for name in ROWS:
         if name not in ("neither", "loss and sampling"):
             rows += [compared("neither", name, key) for key in ("cosine to anchor", judged, DIVERSITY)]
-    rows += [effect(f"{name} against neither: recogniser's accuracy", *([right[which, seed] for seed in range(options.seeds)] for which in ("neither", name))) for name in ROWS if name != "neither"]
+    rows.append(effect("loss against neither: recogniser's accuracy", *([right[name, seed] for seed in range(options.seeds)] for name in LEARNT)))
     write_claim(
         "id3", method="ID³ (NeurIPS 2024)",
         claim="The identity term of the loss and sampling over the adjusted field preserve the identity better than the same network without them, with diversity kept.",
         shown=all(row.holds for row in decisive), effects=rows,
         notes=[
             f"Shown = the intervals of 'cosine to anchor' and '{judged}' above 0, and of '{DIVERSITY}' above -3 % of the baseline's.",
-            f"{options.seeds} seeds (training and sampling) × {options.identities} identities × {options.per_identity} images a row; {options.train_steps} training steps from the bundled UIFace denoiser, both arms alike; DDIM {options.steps}, η = {options.eta:g}, w = {options.guidance}, rescale {options.rescale}.",
+            f"{options.seeds} seeds (training and sampling) × {options.identities} identities × {options.per_identity} images a row; {options.train_steps} training steps from the bundled UIFace denoiser, both arms alike; DDIM {options.steps}, w = {options.guidance}, rescale {options.rescale}.",
             "The objective is a reconstruction: the paper's code is not public (generators.md §1.2). The guide of loss and sampling is a copy of dlib, so figures by dlib favour the method.",
-            "Recogniser: recipes/recogniser-small.yaml on the set, accuracy on LFW folds 7-8 (1,200 pairs).",
+            f"Recogniser: recipes/recogniser-small.yaml on {options.learn_identities} × 8 images of other anchors, accuracy on LFW folds 7-8 (1,200 pairs).",
         ],
     )
 

@@ -80,6 +80,7 @@ def main() -> None:
         notes=[
             f"Shown = the whole interval of '{DIVERSITY}' above 0 and of '{SIMILARITY}' above -{TOLERANCE}.",
             f"{options.seeds} seeds × {options.identities} identities × {options.per_identity} images a row, DDIM {options.steps} steps, w = {options.guidance}, rescale {options.rescale}, t_max {options.t_max}; other anchors and other noise for each seed, the same for every row of a seed.",
+            "Images of one person also come further apart for both recognisers (mated cosine, separation): that is in the rows and no part of the verdict, which asks for nearness to the anchor.",
             "dlib conditioned the training of the generator and is the judge of the cosine to the anchor. Recogniser: recipes/recogniser-small.yaml on the set, accuracy on LFW folds 7-8 (1,200 pairs, units of the bootstrap).",
         ],
     )

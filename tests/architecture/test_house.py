@@ -146,5 +146,5 @@ def _recipe_model(values: dict):
     from facefoundry.recognition.distill import DistilRecipe
     from facefoundry.recognition.train import RecogniserRecipe
 
-    by_key = {"quality_of": QualityRecipe, "identity_term": Id3Recipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
+    by_key = {"quality_of": QualityRecipe, "identity_term": Id3Recipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "extends": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
     return next((model for key, model in by_key.items() if key in values), RecogniserRecipe)

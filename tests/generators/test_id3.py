@@ -111,7 +111,7 @@ def test_every_form_of_the_term_by_hand(kind, toy):
         assert losses["identity"].item() == pytest.approx(identity.item(), abs=1e-5)
         assert losses["loss"].item() == pytest.approx((error.mean() + identity).item(), abs=1e-5)
         assert losses["cosine"].item() == pytest.approx(to_y[:2].mean().item(), abs=1e-5)
-    losses, error, *_ = by_hand(kind, "off", toy)
+    losses, error, *_ = by_hand(kind, "none", toy)
     assert losses["loss"].item() == pytest.approx(error.mean().item(), abs=1e-5) and losses["identity"] == 0
 
 
@@ -124,8 +124,8 @@ def test_noise_guard_and_share_choose_the_rows(toy):
 
 
 def test_one_step_reconstruction_is_the_first_time_of_the_same_error(toy):
-    for name, factor in {"simple": 1.0, "off": 0.0, "likelihood": 0.5 / float(alpha_bars()[0])}.items():
-        losses, error, *_ = by_hand("epsilon", "off", toy, reconstruction=name)
+    for name, factor in {"simple": 1.0, "none": 0.0, "likelihood": 0.5 / float(alpha_bars()[0])}.items():
+        losses, error, *_ = by_hand("epsilon", "none", toy, reconstruction=name)
         error[0] *= factor
         assert losses["denoising"].item() == pytest.approx(error.mean().item(), rel=1e-5)
     # 1 / (2 ᾱ_1) is what -log N(x_0; μ_θ(x_1), β_1 I) leaves of the noise's error: ‖x_0 - x̂_0‖² / (2 β_1).
@@ -188,7 +188,7 @@ def test_gradient_of_a_linear_toy_is_the_closed_form(alpha):
     assert torch.allclose(full.flatten(1), by_clean @ jacobian, atol=1e-10)
     same, cheap = identity_gradient(denoise, embed, x, y, alpha, "cheap")
     assert torch.allclose(cheap.flatten(1), by_clean / alpha**0.5, atol=1e-10) and torch.equal(same, noise)
-    plain, none = identity_gradient(denoise, embed, x, y, alpha, "off")
+    plain, none = identity_gradient(denoise, embed, x, y, alpha, "none")
     assert torch.equal(plain, noise) and not none.any() and not (full.requires_grad or noise.requires_grad)
 
 
@@ -216,11 +216,11 @@ def test_adjusted_noise_by_hand():
 def test_guidance_by_the_gradient_brings_the_face_nearer_to_its_anchor():
     anchor = unit_rows(4)
     near = {}
-    for form in ("off", "cheap", "full"):
+    for form in ("none", "cheap", "full"):
         generator = ID3Config.tiny(sampler=ID3Sampler(steps=10, gradient=form, eta=200.0))
         batch = generator.generate(anchor, [1, 2, 3, 4])
         near[form] = (generator.guide(batch.image_BCHW) * torch.from_numpy(anchor)).sum(1).mean().item()
-    assert near["full"] > near["off"] + 0.02 and near["cheap"] > near["off"] + 0.02
+    assert near["full"] > near["none"] + 0.02 and near["cheap"] > near["none"] + 0.02
 
 
 @pytest.mark.parametrize("settings", [{"guidance": 1.5, "rescale": 0.5, "negative": 0.3}, {"cone": 0.6}, {"cache": 2}, {"solver": "unipc"}, {"ancestral": True}, {"gradient": "cheap"}])
@@ -417,7 +417,7 @@ def test_trained_weights_build_a_generator_that_is_handed_its_embedders(tmp_path
     assert generator.generate(unit_rows(1), [3]).image_BCHW.shape == (1, 3, 112, 112)
     with pytest.raises(UserError, match="load_embedder"):
         config.build(torch.device("cpu"))
-    plain = config.model_copy(update={"sampler": ID3Sampler(steps=3, gradient="off"), "redraw": Redraw()})
+    plain = config.model_copy(update={"sampler": ID3Sampler(steps=3, gradient="none"), "redraw": Redraw()})
     assert plain.build(torch.device("cpu")).guide is None
     with pytest.raises(UserError, match="did you mean 'yaw_deg'"):
         ID3Config.parse({"attributes": {"yaw": 3.0}})
@@ -463,7 +463,7 @@ def test_redraws_stop_at_the_first_accepted_image_and_keep_the_best_otherwise():
 
 def test_redrawn_faces_are_nearer_to_their_anchors_and_do_not_depend_on_the_batch():
     anchor = unit_rows(4)
-    sampler = ID3Sampler(steps=3, gradient="off", cone=0.3)
+    sampler = ID3Sampler(steps=3, gradient="none", cone=0.3)
     plain = ID3Config.tiny(sampler=sampler)
     strict = ID3Config.tiny(sampler=sampler, redraw=Redraw(keep_cosine=0.9, most=2))
     near = lambda image: (plain.guide(image) * torch.from_numpy(anchor)).sum(1)

@@ -66,7 +66,7 @@ def test_manifest_is_a_function_of_content_and_verifies(folder):
     manifest = json.loads(before)
     assert (folder / "manifest.json").read_bytes() == before and verify_dataset(folder) == []
     assert manifest["rows"] == {"data": 300, "rejected": 2} and manifest["identities"] == 100
-    assert [entry["rows"] for entry in manifest["shards"]] == [270, 30, 2]
+    assert [entry["rows"] for entry in manifest["shards"]] == [270, 30, 2, 100, 600]  # and the tables of identities and pairs
 
 
 def test_verify_finds_what_was_done_to_a_folder(folder, faces):

@@ -29,6 +29,10 @@ def test_images_near_a_real_person_are_set_aside_and_counted(tmp_path):
     values = run_job(load_job(path), tmp_path / "out", workers=1).values
     rejected = list(FaceDataset.open(tmp_path / "out", "rejected").records())
     assert rejected and all(record.dropped.startswith("leakage ") and record.dropped.endswith("real centre 0") for record in rejected)
+    kept = np.array([record.scores["leakage"] for record in FaceDataset.open(tmp_path / "out").records()])
+    near = values["near_real_people"]
+    assert np.allclose([near["images_median"], near["images_highest"]], [np.median(kept), kept.max()], atol=1e-3) and near["images_p99"] <= near["images_highest"] <= near["cosine"]
+    assert near["real_fmr"] == 0.0 and f"{near['images_highest']:.3f} at most; for the mean" in values["leakage"] and "0.00% reach the limit" in values["leakage"]
     words = f"compared with the centres of 7 real people by blocks: {len(rejected)} above a cosine of 0.5 were set aside"
     for text in (values["leakage"], (tmp_path / "out" / "README.md").read_text(), (tmp_path / "out" / "report.html").read_text()):
         assert words in text and "came from a file" in text
