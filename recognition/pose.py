@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.check import check
+from ..core.euler import angles, rotation
 from ..core.progress import track
 from ..core.registry import Registry
 from ..core.types import AttributePredictor
@@ -97,22 +98,6 @@ def pose_degrees(landmark_NP2: np.ndarray, head_P3: np.ndarray) -> np.ndarray:
     """
     check("landmark_NP2", landmark_NP2, f"N {len(head_P3)} 2")
     return angles(_fit_rotation(landmark_NP2.astype(np.float64), head_P3)).astype(np.float32)
-
-
-def rotation(yaw_deg: float, pitch_deg: float, roll_deg: float) -> np.ndarray:
-    """Return the (3, 3) rotation roll · yaw · pitch of a head (x right, y down, z towards the camera); inverse of `angles`."""
-    (sy, cy), (sp, cp), (sr, cr) = ((np.sin(a), np.cos(a)) for a in np.radians([yaw_deg, pitch_deg, roll_deg]))
-    yaw_33 = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
-    pitch_33 = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
-    roll_33 = np.array([[cr, -sr, 0], [sr, cr, 0], [0, 0, 1]])
-    return roll_33 @ yaw_33 @ pitch_33
-
-
-def angles(rotation_N33: np.ndarray) -> np.ndarray:
-    """Return (yaw, pitch, roll) in degrees, (N, 3), |yaw| ≤ 90, of rotation matrices."""
-    bottom, first = rotation_N33[:, 2], rotation_N33[:, :, 0]
-    yaw = np.arcsin(np.clip(-bottom[:, 0], -1.0, 1.0))
-    return np.degrees(np.stack([yaw, np.arctan2(bottom[:, 1], bottom[:, 2]), np.arctan2(first[:, 1], first[:, 0])], axis=1))
 
 
 def _fit_rotation(landmark_NP2: np.ndarray, head_P3: np.ndarray) -> np.ndarray:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from facefoundry.core.images import decode
-from facefoundry.recognition.pose import ATTRIBUTE_PREDICTORS, HEAD_MM, PosePredictor, angles, generic_head, pose_degrees, predict_attributes, rotation
+from facefoundry.core.euler import angles, rotation
+from facefoundry.recognition.pose import ATTRIBUTE_PREDICTORS, HEAD_MM, PosePredictor, generic_head, pose_degrees, predict_attributes
 
 FACES = Path(facefoundry.__file__).resolve().parent.parent / "shared" / "data" / "faces" / "train112.zip"
 MIRROR = {36: 45, 39: 42, 42: 39, 45: 36, 31: 35, 35: 31, 48: 54, 54: 48}
