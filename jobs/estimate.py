@@ -15,7 +15,8 @@ from .local import cores
 from .plan import Plan, make_plan, resolve_device
 from .preview import first_rows
 from .spec import JobSpec
-from .steps import make_images, open_generator, record_of
+from .make_images import make_images
+from .steps import open_generator, record_of
 
 SHARE_OF_PEAK = (0.03, 0.3)
 """Of the peak rate that sampling reaches: the lower end for small networks in small batches, the upper for large ones. A rule of thumb [C], no measurement."""

@@ -17,7 +17,8 @@ from .identities import make_identities
 from .local import cores
 from .plan import make_plan, resolve_device
 from .spec import JobSpec
-from .steps import make_images, open_generator
+from .make_images import make_images
+from .steps import open_generator
 
 
 def preview(spec: JobSpec, out: Path, *, images: int = 8, per_identity: int = 4) -> dict[str, Any]:

@@ -92,6 +92,7 @@ class Engine(Config):
     threads: int = Field(default=1, gt=0)  # CPU threads of a worker; processes scale better than threads on small networks
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     lease_s: float = Field(default=30.0, gt=0.0)  # a silent worker loses its shard after this
+    max_failures: float = Field(default=0.5, ge=0.0, le=1.0)  # share of a shard's images that may fail before the job stops
 
 
 class JobSpec(Config):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from ..core.errors import UserError
 from ..core.files import write_atomic
 from .local import Made
+from .make_images import face_id, make_images
 from .media_type import mark
 from .plan import Plan, Shard, read_anchors, read_plan
 from .refill import addresses, stage_of
@@ -103,25 +103,6 @@ class EmbedStep:
         return [path], {"rows": len(embed_ND)}
 
 
-def _makers(plan: Plan, generator: Any, rows: Sequence[tuple[int, int]]) -> list[tuple[Any, Sequence[tuple[int, int]]]]:
-    """Return which generator makes which rows: with `anchor_image` the first slot of everybody comes from the anchor as it is."""
-    if not plan.spec.anchor_image:
-        return [(generator, rows)]
-    first = [row for row in rows if row[1] % plan.spec.per_identity == 0]  # replacements of a slot count on from it
-    return [(_plain(generator), first), (generator, [row for row in rows if row[1] % plan.spec.per_identity])]
-
-
-def _plain(generator: Any) -> Any:
-    """Return the generator with the same weights and nothing that moves an image from its anchor; itself if its sampler knows no such thing."""
-    sampler = getattr(generator, "sampler", None)
-    moves = {key: value for key, value in {"cone": 1.0, "negative": 0.0}.items() if hasattr(sampler, key)}
-    if not moves:
-        return generator
-    twin = copy(generator)
-    twin.sampler = sampler.model_copy(update=moves)
-    return twin
-
-
 def open_generator(plan: Plan, anchor_ID: np.ndarray) -> Any:
     """Build the generator of a plan on its device; anchors of another width are the user's mistake."""
     import torch
@@ -132,52 +113,11 @@ def open_generator(plan: Plan, anchor_ID: np.ndarray) -> Any:
     return generator
 
 
-def make_images(plan: Plan, generator: Any, anchor_ID: np.ndarray, rows: Sequence[tuple[int, int]]) -> tuple[list, list]:
-    """Generate rows (identity, image) in the plan's micro-batches.
-
-    Returns:
-        [(identity, image, seed, image_HWC uint8)] in the order of identities and images, and [{face_id, reason}] of those that failed.
-    """
-    images, failed = [], []
-    for maker, mine in _makers(plan, generator, rows):
-        for start in range(0, len(mine), plan.spec.engine.batch):
-            made, problems = _generate(maker, anchor_ID, mine[start : start + plan.spec.engine.batch], plan.spec.seed)
-            images += made
-            failed += problems
-    return sorted(images, key=lambda row: row[:2]), failed
-
-
 def build_generator(settings: Any, device: Any) -> Any:
     """Build a generator from its settings; one with a `guide` is handed the way to embedders, which generators do not know."""
     from ..recognition.embedder import load_embedder
 
     return settings.build(device, load_embedder) if hasattr(settings, "guide") else settings.build(device)
-
-
-def face_id(identity: int, image: int) -> str:
-    """Return the name of an image, "000123/0007"."""
-    return f"{identity:06d}/{image:04d}"
-
-
-def _generate(generator: Any, anchor_ID: np.ndarray, rows: Sequence[tuple[int, int]], job_seed: int) -> tuple[list, list]:
-    """Return ([(identity, image, seed, image_HWC)], [{face_id, reason}]); a batch that fails is tried again one by one."""
-    from ..core.images import to_uint8
-    from ..core.seeds import derive_seed
-
-    seeds = [derive_seed(job_seed, identity, image, "noise") for identity, image in rows]
-    try:
-        batch = generator.generate(anchor_ID[[identity for identity, _ in rows]], seeds)
-    except UserError:
-        raise
-    except Exception as error:  # whatever one image does must not lose the others: it is recorded with its reason
-        if len(rows) == 1:
-            return [], [{"face_id": face_id(*rows[0]), "reason": f"{type(error).__name__}: {error}"[:500]}]
-        parts = [_generate(generator, anchor_ID, [row], job_seed) for row in rows]
-        return [item for made, _ in parts for item in made], [item for _, failed in parts for item in failed]
-    finite_B = batch.image_BCHW.flatten(1).isfinite().all(1).tolist()
-    image_BHWC = to_uint8(batch.image_BCHW.nan_to_num())
-    made = [(*row, seed, image) for row, seed, image, fine in zip(rows, seeds, image_BHWC, finite_B) if fine]
-    return made, [{"face_id": face_id(*row), "reason": "the image holds NaN or infinite values"} for row, fine in zip(rows, finite_B) if not fine]
 
 
 def record_of(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, image: int, seed: int, image_HWC: np.ndarray) -> Any:

@@ -145,7 +145,7 @@ def test_centres_of_another_embedder_are_refused(tmp_path, real):
 def test_the_first_image_is_made_from_the_anchor_itself(tmp_path):
     """A generator whose sampler turns contexts away is asked with them at rest for image 0, and as it is for the others."""
     from facefoundry.generators.sampling import SamplerConfig
-    from facefoundry.jobs.steps import _makers
+    from facefoundry.jobs.make_images import _makers
     from procedural import ProceduralConfig
 
     generator = ProceduralConfig.tiny()

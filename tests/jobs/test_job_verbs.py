@@ -158,7 +158,7 @@ def test_retry_ends_as_if_nothing_had_failed(tmp_path, monkeypatch, refill):
 
     def flaky(self, anchor_BD, seeds):
         if seeds[0] % 5 == 0:
-            raise RuntimeError("out of memory")
+            raise RuntimeError("flaky")
         return whole(self, anchor_BD, seeds)
 
     monkeypatch.setattr(type(ProceduralConfig.tiny()), "generate", flaky)
