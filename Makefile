@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TEST_STAMP := $(VENV)/.installed-test
 
 .PHONY: setup demo test lint clean
 
@@ -13,17 +14,23 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing into $(VENV) (a few minutes) ..."
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $(STAMP)
+
+# The tests try every extra, a Ray cluster and a stand-in for an object store included: some hundred megabytes the demo does without.
+$(TEST_STAMP): $(STAMP)
+	@echo "installing what the tests need ..."
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	@touch $(TEST_STAMP)
 
 demo: $(STAMP)
 	$(BIN)/facefoundry demo
 
 # One thread a process: the tests start processes of their own, and small networks gain nothing from threads.
-test: $(STAMP)
+test: $(TEST_STAMP)
 	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest
 
-lint: $(STAMP)
+lint: $(TEST_STAMP)
 	$(BIN)/lint-imports
 
 clean:

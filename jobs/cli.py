@@ -95,6 +95,8 @@ def run(
     from .spec import load_job
 
     result = run_job(load_job(job, settings), out, workers=workers or None)
+    if not result.values:
+        return  # the first of several processes tells the result
     counts, figures = result.values["counts"], result.values["figures"]
     if json:
         show.as_json({**result.values, "folder": str(out), "seconds": round(result.seconds, 1)})

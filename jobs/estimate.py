@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.errors import UserError, near_names
 from .identities import make_identities
-from .local import cores
+
 from .plan import Plan, make_plan, resolve_device
 from .preview import first_rows
 from .spec import JobSpec
@@ -57,7 +57,7 @@ def estimate(spec: JobSpec, *, batches: int = 2, workers: int | None = None, usd
     """
     names = [_known(name) for name in on] or list(HARDWARE)
     plan = make_plan(spec, resolve_device(spec.engine.device))
-    number = workers or spec.engine.workers or (cores() if plan.device == "cpu" else 1)
+    number = workers or spec.engine.workers or spec.engine.executor.workers(plan.device)
     cost = _measure(plan, batches)
     per_image = cost["generate_s"] + cost["judge_s"] + cost["write_s"]
     hours = plan.images * per_image / number / 3600

@@ -11,7 +11,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,8 +19,11 @@ from typing import Any, Protocol
 
 from ..core.errors import UserError
 from ..core.progress import bar, log
+from .executors import Executor, LocalExecutor
 from .plan import Shard
+from .ranks import take_gpu
 from .shards import Stage
+from .watch import watch_markers
 
 Made = tuple[Sequence[Path], dict[str, Any]]
 """Files of a finished shard, already renamed into place, and the facts for its marker (with "rows")."""
@@ -44,10 +47,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, rows: Callable[[Shard], int] = lambda shard: 0) -> None:
+def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, executor: Executor = LocalExecutor(), rows: Callable[[Shard], int] = lambda shard: 0) -> None:
     """Bring every shard through the steps, one step after the other; shards that are done already are left alone.
 
     Args:
+        executor: who starts the workers.
         rows: how many images a shard has, for the progress bar.
 
     Raises:
@@ -57,7 +61,7 @@ def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, r
         for name in step.stage.repair([shard.id for shard in shards]):
             log.warning("%s is damaged or missing and is made again", name)
     left = [shard for shard in shards if any(step.stage.marker(shard.id) is None for step in steps)]
-    with _workers(steps, shards, min(workers, len(left))) as staff:
+    with executor.staff(steps, shards, min(workers, len(left))) if left else nullcontext() as staff:
         for step in steps:
             begun = [shard for shard in left if step.stage.marker(shard.id) is None]
             if not begun:
@@ -65,6 +69,18 @@ def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, r
             with bar(step.label, sum(map(rows, begun))) as advance:
                 follow = staff.watch if staff else drain
                 follow(step, begun, lambda shard: advance(rows(shard)))
+
+
+def work(steps: Sequence[Step], shards: Sequence[Shard], number: int) -> None:
+    """What every worker of every executor does: bring the shards through the steps.
+
+    Args:
+        number: of the worker: on this host it chooses the GPU, and it begins elsewhere in the list than its fellows.
+    """
+    take_gpu(number)
+    turn = number * 61 % max(1, len(shards))  # coprime to most lengths: workers meet late
+    for step in steps:
+        drain(step, [*shards[turn:], *shards[:turn]])
 
 
 def drain(step: Step, shards: Sequence[Shard], on_done: Callable[[Shard], None] = lambda shard: None) -> None:
@@ -105,32 +121,29 @@ class _Staff:
 
     def watch(self, step: Step, shards: Sequence[Shard], on_done: Callable[[Shard], None]) -> None:
         """Wait until all shards of a step are done; a worker's failure is raised here."""
-        left = list(shards)
-        while left:
-            for receiver in wait(self.receivers, timeout=POLL_S):
-                try:
-                    _raise_failure(*receiver.recv())
-                except EOFError:
-                    self.receivers.remove(receiver)
-            marked = step.stage.marked()
-            done = [shard for shard in left if shard.id in marked and step.stage.marker(shard.id) is not None]
-            for shard in done:
-                on_done(shard)
-            left = [shard for shard in left if shard not in done]
-            if left and not self.receivers:
-                codes = ", ".join(str(process.exitcode) for process in self.processes)
-                raise UserError(f"the workers ended (exit codes {codes}) with {len(left)} shards left; -9 is often lack of memory: use fewer --workers, then run the same command again")
+        watch_markers(step, shards, on_done, self._listen, lambda: bool(self.receivers), self._gone)
+
+    def _listen(self) -> None:
+        for receiver in wait(self.receivers, timeout=POLL_S):
+            try:
+                _raise_failure(*receiver.recv())
+            except EOFError:
+                self.receivers.remove(receiver)
+
+    def _gone(self, left: int) -> UserError:
+        codes = ", ".join(str(process.exitcode) for process in self.processes)
+        return UserError(f"the workers ended (exit codes {codes}) with {left} shards left; -9 is often lack of memory: use fewer --workers, then run the same command again")
 
 
 @contextmanager
-def _workers(steps: Sequence[Step], shards: Sequence[Shard], count: int) -> Iterator[_Staff | None]:
+def local_staff(steps: Sequence[Step], shards: Sequence[Shard], count: int) -> Iterator[_Staff | None]:
     """Start `count` processes for the block and stop them after it; None where one process does and this one is it."""
     if count < 2:
         yield None
         return
     context = multiprocessing.get_context("spawn")  # a forked torch or CUDA state hangs
     pipes = [context.Pipe(duplex=False) for _ in range(count)]
-    processes = [context.Process(target=_work, args=(steps, shards, sender), daemon=True) for _, sender in pipes]
+    processes = [context.Process(target=_work, args=(steps, shards, sender, number), daemon=True) for number, (_, sender) in enumerate(pipes)]
     try:
         for process, (_, sender) in zip(processes, pipes):
             process.start()
@@ -150,14 +163,13 @@ def _raise_failure(kind: str, message: str) -> None:
     raise UserError(message) if kind == "user" else RuntimeError(f"a worker failed:\n{message}")
 
 
-def _work(steps: Sequence[Step], shards: Sequence[Shard], sender: Connection) -> None:
+def _work(steps: Sequence[Step], shards: Sequence[Shard], sender: Connection, number: int) -> None:
     """Body of a spawned worker: make shards, report a failure through the pipe, end when the parent ends."""
     parent = os.getppid()
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     with terminable():
         try:
-            for step in steps:
-                drain(step, shards)
+            work(steps, shards, number)
         except UserError as error:
             sender.send(("user", str(error)))
         except Exception:

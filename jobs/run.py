@@ -10,8 +10,10 @@ from typing import Any
 
 from ..core.errors import UserError
 from ..core.progress import log
-from .local import cores, run_steps, terminable
+from .executors import Executor, LocalExecutor
+from .local import run_steps, terminable
 from .plan import Plan, Shard, library_versions, make_plan, open_job, read_plan, resolve_device
+from .ranks import Rank, detect_rank, take_gpu
 from .shards import Stage
 from .spec import JobSpec
 from .refill import counts, is_listed, rounds, shards_in, stage_of, write_list
@@ -27,7 +29,7 @@ class JobResult:
     Attributes:
         folder: the dataset.
         seconds: wall time of this call.
-        values: counts, figures and costs; what report.json holds.
+        values: counts, figures and costs; what report.json holds. Empty in processes other than the first of several (`ranks`).
     """
 
     folder: Path
@@ -51,21 +53,34 @@ def run_job(spec: JobSpec, folder: Path, *, workers: int | None = None) -> JobRe
     device = resolve_device(spec.engine.device)
     plan = open_job(folder, spec, device)
     _warn_of_changes(plan, spec, device)
-    number = workers or spec.engine.workers or (cores() if plan.device == "cpu" else 1)
+    rank = detect_rank()
+    take_gpu(rank.local)
+    executor, number = _crew(spec, plan, rank, workers)
     publish = PublishStep(folder=folder, lease_s=plan.spec.engine.lease_s)
     with terminable():
         publish.stage.repair([0])
         if publish.stage.marker(0) is None or not _embedded(folder, plan):
-            _mint(folder, plan, number)
+            _mint(folder, plan, executor, number)
             run_steps((publish,), WHOLE, workers=1)
         for part in rounds(folder, plan):
             stage_of(folder, "generate", part).discard([shard.id for shard in shards_in(folder, plan, part)])
+        if rank.index:  # one of several processes writes the report
+            return JobResult(folder=folder, seconds=time.monotonic() - begin_s, values={})
         values = write_report(folder)
         _sweep(folder, [publish.stage, *(stage_of(folder, kind, part, plan.spec.engine.lease_s) for kind in ("generate", "embed") for part in rounds(folder, plan))])
     return JobResult(folder=folder, seconds=time.monotonic() - begin_s, values=values)
 
 
-def _mint(folder: Path, plan: Plan, workers: int) -> None:
+def _crew(spec: JobSpec, plan: Plan, rank: Rank, workers: int | None) -> tuple[Executor, int]:
+    """Return who works and how many: where a scheduler started several of us, each is a worker and starts no cluster of its own."""
+    wanted = workers or spec.engine.workers
+    if rank.count == 1:
+        return spec.engine.executor, wanted or spec.engine.executor.workers(plan.device)
+    local = LocalExecutor()
+    return local, wanted or (1 if rank.shares_host else local.workers(plan.device))
+
+
+def _mint(folder: Path, plan: Plan, executor: Executor, workers: int) -> None:
     """Make and embed the images of every round; the list of a round is written once the rounds before it are done."""
     from .publish import gather
 
@@ -77,7 +92,7 @@ def _mint(folder: Path, plan: Plan, workers: int) -> None:
         if not shards:
             return
         steps = [kind(folder=folder, lease_s=plan.spec.engine.lease_s, number=number) for kind in (GenerateStep, EmbedStep)]
-        run_steps(steps, shards, workers=workers, rows=lambda shard, size=size: size[shard.id])
+        run_steps(steps, shards, workers=workers, executor=executor, rows=lambda shard, size=size: size[shard.id])
 
 
 def _embedded(folder: Path, plan: Plan) -> bool:
@@ -112,7 +127,7 @@ def plan_summary(spec: JobSpec) -> dict[str, Any]:
     from .licences import licence_chain, plan_warnings
 
     plan = make_plan(spec, resolve_device(spec.engine.device))
-    workers = spec.engine.workers or (cores() if plan.device == "cpu" else 1)
+    workers = spec.engine.workers or spec.engine.executor.workers(plan.device)
     # 112x112 noise-free faces take about 22 kB as PNG and 7 kB as JPEG 95; work shards double it until the job is published.
     size = plan.images * (22_000 if spec.writer.format == "png" else 7_000)
     return {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib import resources
+from importlib import import_module, resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from ..core.config import Config
 from ..core.errors import UserError
 from ..core.registry import Registry
 from ..identity.repulsion import Repulsion
+from .executors import Executor, LocalExecutor
 from .extends import read_job
 
 
@@ -90,6 +91,8 @@ class Engine(Config):
     workers: int | None = Field(default=None, gt=0)  # null = one a core on a CPU, one a GPU
     batch: int = Field(default=8, gt=0)
     threads: int = Field(default=1, gt=0)  # CPU threads of a worker; processes scale better than threads on small networks
+    executor: Executor = LocalExecutor()  # local, ray, or {name: slurm, partition: gpu}; executors.py has their settings
+    imports: tuple[str, ...] = ()  # modules of yours to import first, here and in every worker: they register generators, filters, embedders
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     lease_s: float = Field(default=30.0, gt=0.0)  # a silent worker loses its shard after this
     max_failures: float = Field(default=0.5, ge=0.0, le=1.0)  # share of a shard's images that may fail before the job stops
@@ -120,6 +123,7 @@ class JobSpec(Config):
             UserError: one line for each problem, with its line in the file and the near names.
         """
         values, problems, lines = dict(values), [], lines or {}
+        _import(values.get("engine"), source=source, lines=lines)
         for key, registry in (("generator", _generators), ("filters", _filters)):
             if key in values:
                 values[key], found = _components(values[key], registry(), path=(key,), source=source, lines=lines)
@@ -162,6 +166,16 @@ class JobSpec(Config):
         if not self.refill:
             del values["refill"]  # folders begun before there was a refill go on
         return hashlib.sha256(json.dumps(values, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _import(engine: Any, *, source: str, lines: dict[tuple, int]) -> None:
+    """Import the modules a job file names, so that what they register is known before the file is checked."""
+    names = engine.get("imports") if isinstance(engine, dict) else None
+    for name in names if isinstance(names, (list, tuple)) else ():
+        try:
+            import_module(str(name))
+        except ImportError as error:
+            raise UserError(f"{_place(source, lines, ('engine', 'imports'))}: cannot import '{name}' ({error}); install it here and on every worker, or add its folder to PYTHONPATH") from error
 
 
 def _generators() -> Registry:
