@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import copy
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..core.errors import UserError
 from ..core.progress import log
 from .plan import Plan
+
+if TYPE_CHECKING:
+    from ..core.types import FaceBatch
 
 Row = tuple[int, int]
 """(identity, image)."""
@@ -26,7 +30,8 @@ def make_images(plan: Plan, generator: Any, anchor_ID: np.ndarray, rows: Sequenc
     the images stay the same (to the last bit on a CPU; elsewhere as far as the kernels for another batch size are).
 
     Returns:
-        [(identity, image, seed, image_HWC uint8)] in the order of identities and images, and [{face_id, reason}] of those that failed.
+        [(identity, image, seed, known, image_HWC uint8)] in the order of identities and images, and [{face_id, reason}] of those that failed; `known` are
+        further fields of the record that the generator knows.
 
     Raises:
         UserError: one image alone does not fit into memory; more failed than the job's engine allows (`max_failures`).
@@ -72,7 +77,7 @@ def _plain(generator: Any) -> Any:
 
 
 def _generate(generator: Any, anchor_ID: np.ndarray, rows: Sequence[Row], job_seed: int) -> tuple[list, list]:
-    """Return ([(identity, image, seed, image_HWC)], [{face_id, reason}]); a batch that fails is tried again one by one.
+    """Return ([(identity, image, seed, known, image_HWC)], [{face_id, reason}]); a batch that fails is tried again one by one.
 
     Raises:
         MemoryError: the batch does not fit.
@@ -94,8 +99,16 @@ def _generate(generator: Any, anchor_ID: np.ndarray, rows: Sequence[Row], job_se
         return [item for made, _ in parts for item in made], [item for _, failed in parts for item in failed]
     finite_B = batch.image_BCHW.flatten(1).isfinite().all(1).tolist()
     image_BHWC = to_uint8(batch.image_BCHW.nan_to_num())
-    made = [(*row, seed, image) for row, seed, image, fine in zip(rows, seeds, image_BHWC, finite_B) if fine]
+    known = [_known(batch, place) for place in range(len(rows))]
+    made = [(*row, seed, what, image) for row, seed, what, image, fine in zip(rows, seeds, known, image_BHWC, finite_B) if fine]
     return made, [{"face_id": face_id(*row), "reason": "the image holds NaN or infinite values"} for row, fine in zip(rows, finite_B) if not fine]
+
+
+def _known(batch: FaceBatch, place: int) -> dict[str, Any]:
+    """Return the fields of an image's record that its generator knows: the style it was asked for."""
+    from ..identity.records import Style
+
+    return {} if batch.styles is None else {"style": Style(**asdict(batch.styles[place]))}
 
 
 def is_out_of_memory(error: BaseException) -> bool:

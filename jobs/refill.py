@@ -17,6 +17,7 @@ import numpy as np
 from ..core.files import write_json
 from .plan import Plan, Shard
 from .shards import Stage
+from .store import StoreStage, store_of
 
 Addresses = list[tuple[int, int]]
 """(identity, image) of the images of a shard, in order."""
@@ -24,7 +25,8 @@ Addresses = list[tuple[int, int]]
 
 def stage_of(folder: Path, kind: str, number: int, lease_s: float = 30.0) -> Stage:
     """Return the stage "generate" or "embed" of a round."""
-    return Stage(root=folder, name=kind if number == 0 else f"{kind}-{number}", lease_s=lease_s)
+    name, store = kind if number == 0 else f"{kind}-{number}", store_of(folder)
+    return Stage(root=folder, name=name, lease_s=lease_s) if store is None else StoreStage(root=folder, name=name, lease_s=lease_s, store=store)
 
 
 def rounds(folder: Path, plan: Plan) -> list[int]:

@@ -18,6 +18,7 @@ from .shards import Stage
 from .spec import JobSpec
 from .refill import counts, is_listed, rounds, shards_in, stage_of, write_list
 from .steps import EmbedStep, GenerateStep
+from .store import bring_finished, join, put_finished, share_plan
 
 WHOLE = (Shard(id=0, first_identity=0, identities=0),)
 
@@ -51,7 +52,13 @@ def run_job(spec: JobSpec, folder: Path, *, workers: int | None = None) -> JobRe
 
     begin_s = time.monotonic()
     device = resolve_device(spec.engine.device)
+    if spec.engine.store:
+        join(folder, spec.engine.store)
     plan = open_job(folder, spec, device)
+    if spec.engine.store:
+        share_plan(folder)
+        bring_finished(folder)
+        plan = read_plan(folder)
     _warn_of_changes(plan, spec, device)
     rank = detect_rank()
     take_gpu(rank.local)
@@ -61,12 +68,15 @@ def run_job(spec: JobSpec, folder: Path, *, workers: int | None = None) -> JobRe
         publish.stage.repair([0])
         if publish.stage.marker(0) is None or not _embedded(folder, plan):
             _mint(folder, plan, executor, number)
+            if rank.index and spec.engine.store:  # the first of several gathers the shards from the store
+                return JobResult(folder=folder, seconds=time.monotonic() - begin_s, values={})
             run_steps((publish,), WHOLE, workers=1)
-        for part in rounds(folder, plan):
-            stage_of(folder, "generate", part).discard([shard.id for shard in shards_in(folder, plan, part)])
         if rank.index:  # one of several processes writes the report
             return JobResult(folder=folder, seconds=time.monotonic() - begin_s, values={})
         values = write_report(folder)
+        put_finished(folder)
+        for part in rounds(folder, plan):
+            stage_of(folder, "generate", part).discard([shard.id for shard in shards_in(folder, plan, part)])
         _sweep(folder, [publish.stage, *(stage_of(folder, kind, part, plan.spec.engine.lease_s) for kind in ("generate", "embed") for part in rounds(folder, plan))])
     return JobResult(folder=folder, seconds=time.monotonic() - begin_s, values=values)
 

@@ -92,6 +92,7 @@ class Engine(Config):
     batch: int = Field(default=8, gt=0)
     threads: int = Field(default=1, gt=0)  # CPU threads of a worker; processes scale better than threads on small networks
     executor: Executor = LocalExecutor()  # local, ray, or {name: slurm, partition: gpu}; executors.py has their settings
+    store: str | None = None  # object store where workers without a common disk meet ("s3://bucket/faces"); --out is then a folder of this machine
     imports: tuple[str, ...] = ()  # modules of yours to import first, here and in every worker: they register generators, filters, embedders
     device: str = "auto"  # auto, cpu, cuda, cuda:1, ...
     lease_s: float = Field(default=30.0, gt=0.0)  # a silent worker loses its shard after this

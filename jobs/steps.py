@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,8 @@ def build_generator(settings: Any, device: Any) -> Any:
     return settings.build(device, load_embedder) if hasattr(settings, "guide") else settings.build(device)
 
 
-def record_of(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, image: int, seed: int, image_HWC: np.ndarray) -> Any:
-    """Return a generated image as a record of the dataset, encoded as the job's writer says."""
+def record_of(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, image: int, seed: int, known: Mapping[str, Any], image_HWC: np.ndarray) -> Any:
+    """Return a generated image as a record of the dataset, encoded as the job's writer says; `known` are fields its generator filled."""
     from ..core.images import encode_jpeg, encode_png
     from ..identity.records import FaceRecord
 
@@ -132,7 +132,7 @@ def record_of(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, 
     origin = f"generated:{generator}"
     return FaceRecord(
         face_id=face_id(identity, image), identity=identity, image=data, seed=seed, generator=f"{generator}@{plan.fingerprint[:12]}", origin=origin,
-        anchor=anchor_ID[identity], style=None, landmarks_px=None, scores={}, split="train", dropped=None,
+        anchor=anchor_ID[identity], scores={}, split="train", dropped=None, **known,
     )  # fmt: skip
 
 
