@@ -21,7 +21,7 @@ from .cli_train import train_app
 from .cli_weights import import_weights
 from ..core.errors import UserError
 
-app = typer.Typer(name="facefoundry", help="Mint identity-grouped synthetic face datasets, filter them, train on them, score the result.", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="facefoundry", help="Mint identity-grouped synthetic face datasets, filter them, train on them, score the result.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(train_app, name="train")
 app.add_typer(submit_app, name="submit")
 app.add_typer(benchmark_app, name="benchmark")
@@ -50,6 +50,14 @@ def main() -> None:
         sys.exit(2)
 
 
+@app.callback()
+def options(quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Results and mistakes only: no progress bars, no remarks.")] = False) -> None:
+    """Mint identity-grouped synthetic face datasets, filter them, train on them, score the result."""
+    from ..core.progress import be_quiet
+
+    be_quiet(quiet)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Folder of the dataset.")] = Path("demo"),
@@ -62,7 +70,7 @@ def demo(
     """Mint a small dataset from the bundled weights: no data, no network, a minute or two."""
     from .spec import bundled_job
 
-    show.err.print(f"Minting {identities} people with {per_identity} images each into {out} …", highlight=False)
+    show.remark(f"Minting {identities} people with {per_identity} images each into {out} …")
     run(bundled_job("demo-job.yaml" if generator is DemoGenerator.uiface else f"demo-{generator.value}-job.yaml"), out=out, settings=[f"identities.count={identities}", f"per_identity={per_identity}"], workers=workers, json=json)
 
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..core.progress import console
+
 out = Console(soft_wrap=True)
 err = Console(stderr=True, soft_wrap=True)
 
@@ -36,6 +38,11 @@ def table(rows: Iterable[tuple[str, Any]], title: str | None = None) -> None:
 def line(text: str) -> None:
     """Write a line on standard output."""
     out.print(escape(text), highlight=False)
+
+
+def remark(text: str) -> None:
+    """Write a line for people on standard error; left out with `--quiet`."""
+    console.print(escape(text), highlight=False)
 
 
 def mistake(message: str) -> None:

@@ -68,6 +68,24 @@ def test_names_and_options_are_frozen():
     assert surface(typer.main.get_command(app)) == SURFACE
 
 
+def test_options_of_all_verbs_are_frozen():
+    assert surface(typer.main.get_command(app), "")  # the verbs
+    names = [param.opts[0] for param in typer.main.get_command(app).params if param.name != "help"]
+    assert names == ["--quiet", "--install-completion", "--show-completion"]
+
+
+def test_quiet_leaves_results_and_mistakes(monkeypatch, capsys, tmp_path):
+    from facefoundry.core.progress import console
+
+    monkeypatch.setattr(console, "quiet", False)
+    path = job_file(tmp_path)
+    code, out, err = call(monkeypatch, capsys, "--quiet", "plan", str(path))
+    assert code == 0 and "24" in out and console.quiet
+    assert "error" in call(monkeypatch, capsys, "-q", "plan", str(tmp_path / "none.yaml"))[2]
+    call(monkeypatch, capsys, "plan", str(path))
+    assert not console.quiet  # not remembered
+
+
 def call(monkeypatch, capsys, *words: str) -> tuple[int, str, str]:
     monkeypatch.setattr(sys, "argv", ["facefoundry", *words])
     with pytest.raises(SystemExit) as ended:
