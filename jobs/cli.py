@@ -13,8 +13,11 @@ from . import show
 from .cli_benchmark import benchmark_app
 from .cli_challenge import leaderboard, score, submit_app
 from .cli_distill import distill
+from .cli_faces import attack, normalise
+from .cli_gallery import gallery_app
 from .cli_identity import candidates, centres
 from .cli_jobs import register
+from .cli_privacy import privacy_app
 from .cli_publish import publish
 from .cli_quality import inspect
 from .cli_train import train_app
@@ -25,6 +28,8 @@ app = typer.Typer(name="facefoundry", help="Mint identity-grouped synthetic face
 app.add_typer(train_app, name="train")
 app.add_typer(submit_app, name="submit")
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(gallery_app, name="gallery")
+app.add_typer(privacy_app, name="privacy")
 
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML); docs/jobs.md lists every key.")]
 Folder = Annotated[Path, typer.Argument(help="Folder that `run --out` wrote.")]
@@ -39,6 +44,7 @@ class DemoGenerator(str, Enum):
     uiface = "uiface"
     id3 = "id3"
     lcm = "lcm"
+    morphface = "morphface"
 
 
 def main() -> None:
@@ -63,7 +69,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the dataset.")] = Path("demo"),
     identities: Annotated[int, typer.Option(min=2, help="How many people.")] = 24,
     per_identity: Annotated[int, typer.Option(min=2, help="How many images of each.")] = 8,
-    generator: Annotated[DemoGenerator, typer.Option(help="uiface: two-stage sampling; id3: trained with an identity term; lcm: four passes an image.")] = DemoGenerator.uiface,
+    generator: Annotated[DemoGenerator, typer.Option(help="uiface: two-stage sampling; id3: trained with an identity term; lcm: four passes an image; morphface: in styles of a morphable head.")] = DemoGenerator.uiface,
     workers: Workers = 0,
     json: Json = False,
 ) -> None:
@@ -206,4 +212,6 @@ app.command()(inspect)
 app.command()(centres)
 app.command()(candidates)
 app.command()(publish)
+app.command()(normalise)
+app.command()(attack)
 register(app)

@@ -16,12 +16,12 @@ Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 def register(app: typer.Typer) -> None:
     """Enter the verbs into the command line."""
-    for verb in (schema, preview, estimate, retry_failed, merge, diff, export, doctor):
+    for verb in (schema, preview, estimate, retry_failed, merge, diff, export, browse, doctor):
         app.command()(verb)
 
 
 def schema(
-    kind: Annotated[str, typer.Argument(help="job, or a training file: generator, id3, few-step, recogniser, distil, quality.")] = "job",
+    kind: Annotated[str, typer.Argument(help="job, or a training file: generator, id3, morphface, few-step, recogniser, distil, quality.")] = "job",
     out: Annotated[Path | None, typer.Option(help="File to write; left out, it goes to standard output.")] = None,
 ) -> None:
     """Write the JSON Schema of a job file or a training file, for editors and other programs."""
@@ -144,6 +144,25 @@ def export(
     from .export import export as make
 
     _tell({**make(dataset, out, to, quality=quality or None), "folder": out}, json, "Exported")
+
+
+def browse(
+    dataset: Annotated[Path, typer.Argument(help="Dataset folder.")],
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port on this machine; 0 = any free one.")] = 0,
+    show_page: Annotated[bool, typer.Option("--open/--no-open", help="Open the page in the browser.")] = True,
+) -> None:
+    """Show a dataset face by face on a local page: filter by identity, score, pose, dropped reason. Ctrl-C ends it."""
+    from .browse import server
+
+    with server(dataset, port) as running:
+        address = f"http://127.0.0.1:{running.server_address[1]}/"
+        show.line(f"{address}  (Ctrl-C ends it)")
+        if show_page:
+            typer.launch(address)
+        try:
+            running.serve_forever()
+        except KeyboardInterrupt:
+            show.remark("ended")
 
 
 def doctor(json: Json = False) -> None:

@@ -1,7 +1,8 @@
-"""The verbs that learn: train generator, recogniser, quality."""
+"""The verbs that learn: train generator, recogniser, quality, fan, afa."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from . import show
 
-train_app = typer.Typer(help="Train a generator, a recogniser or a quality score.", no_args_is_help=True)
+train_app = typer.Typer(help="Train a generator, a recogniser, a quality score, FAN or AFA.", no_args_is_help=True)
 
 Recipe = Annotated[Path, typer.Argument(help="Training file (YAML), see recipes/.")]
 Data = Annotated[Path, typer.Option(help="Aligned faces: folder per identity, a zip of that, or a dataset folder.")]
@@ -24,23 +25,46 @@ def train_generator_verb(
     out: Out,
     settings: Settings = [],  # noqa: B006 (typer copies it)
     embedder: Annotated[str, typer.Option(help="Embedder whose rows are the identity condition.")] = "dlib",
+    styles: Annotated[Path | None, typer.Option(help="MorphFace only: style codes of the same faces in their order (.npz with code_NP and layout).")] = None,
 ) -> None:
-    """Train the autoencoder and the denoiser of a generator from aligned faces; a file with the key `identity_term` trains an ID³ denoiser."""
-    from ..core.config import read_yaml
+    """Train the autoencoder and the denoiser of a generator from aligned faces; `identity_term` in the file trains an ID³ denoiser, `style` a MorphFace one."""
     from ..core.errors import UserError
-    from ..generators.id3_train import Id3Recipe
-    from ..generators.train import GeneratorRecipe, train_generator
+    from ..generators.train import train_generator
     from ..identity.sources import load_faces
     from ..recognition.embedder import embed_faces, load_embedder
 
-    checked = (Id3Recipe if "identity_term" in read_yaml(recipe)[0] else GeneratorRecipe).load(recipe, settings)
+    checked, train = _recipe_of_generator(recipe, settings, styles)
     eyes, wanted = load_embedder(embedder), checked.denoiser.network.identity_dim
     if eyes.dim != wanted:
         raise UserError(f"the embedder '{embedder}' gives {eyes.dim} numbers a face, but {recipe} has denoiser.network.identity_dim {wanted}; set it to {eyes.dim} or choose another --embedder")
     faces = load_faces(data)
     embed_ND = embed_faces(eyes, faces.image_NHWC)
-    paths = {"denoiser": _train_id3(checked, faces.image_NHWC, embed_ND, out)} if isinstance(checked, Id3Recipe) else train_generator(checked, faces.image_NHWC, embed_ND, out)
+    paths = train_generator(checked, faces.image_NHWC, embed_ND, out) if train is None else {"denoiser": train(checked, faces.image_NHWC, embed_ND, out)}
     show.table(paths.items(), title="Trained")
+
+
+def _recipe_of_generator(recipe: Path, settings: list[str], styles: Path | None) -> tuple[Any, Any]:
+    """Return the checked file and what trains it (recipe, images, embeddings, folder); None = the autoencoder and UIFace's denoiser."""
+    from ..core.config import read_yaml
+    from ..core.errors import UserError
+    from ..generators.id3_train import Id3Recipe
+    from ..generators.morphface_train import MorphFaceRecipe
+    from ..generators.train import GeneratorRecipe
+
+    keys = read_yaml(recipe)[0]
+    if ("style" in keys) != (styles is not None):
+        raise UserError(f"{recipe} {'trains MorphFace and' if styles is None else 'has no key `style`: it'} {'needs --styles CODES, the style codes of the faces' if styles is None else 'takes no --styles'}")
+    if styles is not None:
+        return MorphFaceRecipe.load(recipe, settings), partial(_train_morphface, styles)
+    return (Id3Recipe.load(recipe, settings), _train_id3) if "identity_term" in keys else (GeneratorRecipe.load(recipe, settings), None)
+
+
+def _train_morphface(styles: Path, recipe: Any, image_NHWC: Any, embed_ND: Any, out: Path) -> Path:
+    from ..generators.morphface_train import train_morphface
+    from ..generators.prior_styles import HeadMaps, read_codes
+
+    code_NP, layout = read_codes(styles)
+    return train_morphface(recipe, image_NHWC, embed_ND, code_NP, HeadMaps.of_default_head(layout, recipe.style.encoder), out)
 
 
 def _train_id3(recipe: Any, image_NHWC: Any, embed_ND: Any, out: Path) -> Path:
@@ -79,3 +103,26 @@ def train_quality_verb(recipe: Recipe, data: Data, out: Out, settings: Settings 
     checked = QualityRecipe.load(recipe, settings)
     path = train_quality_on(checked, load_faces(data), load_embedder(checked.quality_of), out)
     show.table([("quality", path)], title="Trained")
+
+
+@train_app.command("fan")
+def train_fan_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = []) -> None:  # noqa: B006
+    """Train FAN: a recogniser for faces of any resolution, and a decoder that shows them normalised."""
+    from ..identity.sources import load_faces
+    from ..recognition.fan_train import FanRecipe, train_fan
+
+    paths = train_fan(FanRecipe.load(recipe, settings), load_faces(data), out)
+    show.table(paths.items(), title="Trained")
+    if "fan" in paths:
+        show.line(f"See it: facefoundry normalise {data} --weights {paths['fan']} --shrink 20 --out normalised")
+
+
+@train_app.command("afa")
+def train_afa_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = []) -> None:  # noqa: B006
+    """Train a recogniser against attacks: AFA's dual normalisation, or with dual: null standard adversarial training."""
+    from ..identity.sources import load_faces
+    from ..recognition.afa_train import AfaRecipe, train_afa
+
+    path = train_afa(AfaRecipe.load(recipe, settings), load_faces(data), out)
+    show.table([("recogniser", path)], title="Trained")
+    show.line(f"Attack it: facefoundry attack --weights {path} --data {data}")

@@ -12,7 +12,7 @@ _PART = "_part"
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-KINDS = ("job", "generator", "id3", "few-step", "recogniser", "distil", "quality")
+KINDS = ("job", "generator", "id3", "morphface", "few-step", "recogniser", "distil", "quality")
 """The job file, and the training files of `facefoundry train` and `distill`."""
 
 
@@ -34,12 +34,13 @@ def _recipe(kind: str) -> type[Config]:
     """The model of a training file; what it needs is imported when it is asked for."""
     from ..generators.distill import FewStepRecipe
     from ..generators.id3_train import Id3Recipe
+    from ..generators.morphface_train import MorphFaceRecipe
     from ..generators.train import GeneratorRecipe
     from ..quality.regressor import QualityRecipe
     from ..recognition.distill import DistilRecipe
     from ..recognition.train import RecogniserRecipe
 
-    models = (GeneratorRecipe, Id3Recipe, FewStepRecipe, RecogniserRecipe, DistilRecipe, QualityRecipe)
+    models = (GeneratorRecipe, Id3Recipe, MorphFaceRecipe, FewStepRecipe, RecogniserRecipe, DistilRecipe, QualityRecipe)
     return dict(zip(KINDS[1:], models, strict=True))[kind]
 
 
