@@ -19,7 +19,7 @@ from .cli_identity import candidates, centres
 from .cli_jobs import register
 from .cli_privacy import privacy_app
 from .cli_publish import publish
-from .cli_quality import inspect
+from .cli_quality import inspect, quality
 from .cli_train import train_app
 from .cli_weights import import_weights
 from ..core.errors import UserError
@@ -209,6 +209,7 @@ app.command()(leaderboard)
 app.command()(import_weights)
 app.command()(distill)
 app.command()(inspect)
+app.command()(quality)
 app.command()(centres)
 app.command()(candidates)
 app.command()(publish)

@@ -1,4 +1,4 @@
-"""The verb that looks at a data set: inspect."""
+"""The verbs that look at faces: inspect a data set, quality of single images."""
 
 from __future__ import annotations
 
@@ -43,6 +43,39 @@ def inspect(
         return
     show.table(_rows(values), title=str(dataset))
     show.table([("report", out / REPORT), ("for programs", out / "report.json")])
+
+
+def quality(
+    faces: Annotated[Path, typer.Argument(help="Folder per identity, a zip of that, or a dataset folder of aligned 112x112 faces.")],
+    out: Annotated[Path | None, typer.Option(help="CSV to write, one line an image: path, identity, quality.")] = None,
+    model: Annotated[str, typer.Option(help="quality-small, or a .safetensors file of `train quality`.")] = "quality-small",
+    worst: Annotated[int, typer.Option(min=0, help="How many of the worst to name.")] = 5,
+    json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
+) -> None:
+    """Score every face 0 to 100 by SDD-FIQA's regressor; identities are not needed for the score."""
+    import numpy as np
+
+    from ..core.files import write_bytes
+    from ..identity.sources import load_faces
+    from ..quality.model import load_quality
+    from ..recognition.embedder import load_embedder
+
+    found = load_faces(faces)
+    score_N = load_quality(model, load_embedder)(found.image_NHWC)
+    lowest = np.argsort(score_N, kind="stable")[:worst]
+    if out is not None:
+        write_bytes(out, "".join(["path,identity,quality\n", *(f"{_cell(path)},{_cell(found.names[who])},{value:.2f}\n" for path, who, value in zip(found.paths, found.identity_N, score_N))]).encode())
+    spread = {f"{share} %": round(float(value), 2) for share, value in zip((5, 25, 50, 75, 95), np.percentile(score_N, (5, 25, 50, 75, 95)))}
+    facts = {"images": len(found), "model": model, "percentiles": spread, "worst": {found.paths[row]: round(float(score_N[row]), 2) for row in lowest}, "scores": None if out is None else str(out)}
+    if json:
+        show.as_json(facts)
+        return
+    show.table(facts.items(), title=str(faces))
+
+
+def _cell(text: str) -> str:
+    """A cell of a CSV file: quoted where it holds a comma or a quote."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\n') else text
 
 
 def _tools(images: int, pose: bool) -> Any:

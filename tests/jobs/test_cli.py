@@ -35,6 +35,7 @@ SURFACE = {
     "publish": ["folder", "--repo", "--card", "--public", "--dry-run", "--json"],
     "distill": ["recipe", "--data", "--out", "--set", "--embedder"],
     "inspect": ["dataset", "--out", "--embedder", "--match", "--centres", "--leak", "--fmr", "--reference", "--looks", "--pose", "--draws", "--all-pairs", "--seed", "--json"],
+    "quality": ["faces", "--out", "--model", "--worst", "--json"],
     "score": ["recogniser", "--pairs", "--images", "--flip", "--out", "--groups", "--align", "--mark", "--json"],
     "leaderboard": ["subtask", "--edition", "--submission", "--lists", "--value", "--gender", "--ddof", "--json"],
     "benchmark bins": ["recogniser", "files", "--flip", "--json"],
