@@ -5,21 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..core.errors import UserError
-
-
-def read_lines(path: Path | str, what: str) -> list[str]:
-    """Return the lines of a text file without their ends.
-
-    Args:
-        what: what the file is, for the message ("pair list").
-
-    Raises:
-        UserError: it cannot be read, or is no UTF-8 text.
-    """
-    try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the {what} {path}: {getattr(error, 'strerror', None) or error}; expected a text file") from error
+from ..core.files import read_lines
 
 
 def read_table(path: Path | str, key: str, value: str) -> dict[str, str]:

@@ -6,7 +6,6 @@ Server's test: one input ('batch_size', 3, 112, 112) float, one output ('batch_s
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..core.errors import UserError, missing_extra
-from ..core.files import write_atomic
+from ..core.errors import UserError
 from ..core.images import decode
+from ..core.onnx_files import open_onnx, write_onnx
 from .bin_file import VerificationSet
 
 INPUT_SHAPE = ("batch_size", 3, 112, 112)
@@ -40,22 +39,15 @@ def export_onnx(network: nn.Module, path: Path | str, *, task: int = 2) -> int:
     Raises:
         UserError: onnx or onnxruntime is not installed, task 1 with other than 512 numbers, or the written model disagrees with the network.
     """
-    try:
-        import onnx  # noqa: F401  (torch's exporter needs it)
-    except ImportError as error:
-        raise missing_extra("onnx", "onnx", "the export of an SDFR submission") from error
-    model = NormalisingNetwork(network).cpu().eval()
+    model = NormalisingNetwork(network)
     example = torch.rand(2, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        expected = model(example)
-    if task == 1 and expected.shape[1] != TASK_1_DIM:
-        raise UserError(f"the network gives {expected.shape[1]} numbers a face, SDFR's task 1 wants {TASK_1_DIM} (iResNet-50); train one with backbone.embed_dim {TASK_1_DIM}, or submit to task 2")
-    write_atomic(Path(path), lambda temporary: _export(model, example, temporary))
-    session = open_model(path, task=task)
-    given = session.run(None, {session.get_inputs()[0].name: example.numpy()})[0]
-    if np.abs(given - expected.numpy()).max() > 1e-3 * max(1.0, float(expected.abs().max())):
-        raise UserError(f"{path} gives other embeddings than the network it was made from (largest difference {np.abs(given - expected.numpy()).max():.3g}); use another version of torch or onnxruntime")
-    return int(expected.shape[1])
+        dim = model.cpu().eval()(example).shape[1]
+    if task == 1 and dim != TASK_1_DIM:
+        raise UserError(f"the network gives {dim} numbers a face, SDFR's task 1 wants {TASK_1_DIM} (iResNet-50); train one with backbone.embed_dim {TASK_1_DIM}, or submit to task 2")
+    write_onnx(model, example, Path(path), purpose="the export of an SDFR submission")
+    open_model(path, task=task)
+    return int(dim)
 
 
 def open_model(path: Path | str, *, task: int = 2) -> Any:
@@ -64,14 +56,7 @@ def open_model(path: Path | str, *, task: int = 2) -> Any:
     Raises:
         UserError: onnxruntime is not installed, no ONNX file, or inputs or outputs of another shape or type.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("onnxruntime", "onnx", "running an SDFR submission") from error
-    try:
-        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    except Exception as error:  # onnxruntime's own exception types vary with its version; all mean the same to the user
-        raise UserError(f"{path} cannot be opened as an ONNX model ({str(error).splitlines()[0][:200]})") from error
+    session = open_onnx(path, purpose="running an SDFR submission")
     inputs, outputs = [[(tuple(one.shape), one.type) for one in part] for part in (session.get_inputs(), session.get_outputs())]
     if inputs != [(INPUT_SHAPE, "tensor(float)")]:
         raise UserError(f"{path} takes {inputs}, SDFR expects one input {INPUT_SHAPE} of tensor(float), RGB in [0, 1]")
@@ -106,12 +91,3 @@ def _face(faces: VerificationSet, number: int) -> np.ndarray:
     if image_HWC.shape != (112, 112, 3):
         raise UserError(f"{faces.names[number]} is {image_HWC.shape[1]}x{image_HWC.shape[0]}, expected 112x112")
     return image_HWC
-
-
-def _export(model: nn.Module, example: Tensor, path: Path) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # torch marks this exporter as legacy; its successor needs onnxscript and twenty times the time
-        torch.onnx.export(
-            model, (example,), str(path), dynamo=False, opset_version=17, input_names=["input"], output_names=["embedding"],
-            dynamic_axes={"input": {0: "batch_size"}, "embedding": {0: "batch_size"}},
-        )  # fmt: skip

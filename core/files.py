@@ -40,6 +40,21 @@ def write_bytes(path: Path, data: bytes) -> None:
     write_atomic(path, lambda temporary: _put(temporary, data))
 
 
+def read_lines(path: Path | str, what: str) -> list[str]:
+    """Return the lines of a text file without their ends.
+
+    Args:
+        what: what the file is, for the message ("pair list").
+
+    Raises:
+        UserError: it cannot be read, or is no UTF-8 text.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the {what} {path}: {getattr(error, 'strerror', None) or error}; expected a text file") from error
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented JSON with sorted keys, atomically."""
     write_bytes(path, json_bytes(value))

@@ -84,6 +84,30 @@ def encode_jpeg(image_HWC: np.ndarray, quality: int) -> bytes:
     return buffer.getvalue()
 
 
+def encode_labels(label_HW: np.ndarray) -> bytes:
+    """Encode labels, uint8 (H, W), as a lossless PNG of one channel."""
+    check("label_HW", label_HW, "H W")
+    buffer = io.BytesIO()
+    Image.fromarray(label_HW, "L").save(buffer, "PNG", compress_level=6)
+    return buffer.getvalue()
+
+
+def decode_labels(data: bytes) -> np.ndarray:
+    """Return the labels that `encode_labels` encoded, uint8 (H, W).
+
+    Raises:
+        UserError: not an image of one 8-bit channel.
+    """
+    try:
+        picture = Image.open(io.BytesIO(data))
+        picture.load()
+    except (OSError, SyntaxError, ValueError, EOFError) as error:
+        raise UserError(f"the label image cannot be read ({error})") from error
+    if picture.mode not in ("L", "P"):
+        raise UserError(f"the label image has mode {picture.mode}, expected one channel of 8 bits (labels, no colours)")
+    return np.asarray(picture)
+
+
 def _to_rgb(picture: Image.Image) -> Image.Image:
     if picture.mode.startswith("I;16") or picture.mode == "I":
         wide = np.asarray(picture).astype(np.uint32)

@@ -28,7 +28,11 @@ from .seeds import derive_seed, numpy_rng
 from .training_state import Keeper, Log
 
 Objective = nn.Module
-"""A module with `.network` (what is trained for) whose forward takes a batch and returns named scalars, "loss" among them."""
+"""A module with `.network` (what is trained for) whose forward takes a batch and returns named scalars, "loss" among them.
+
+It may have `after_step(rate, scale)`, called after the optimiser's step with the learning rate and the factor on the loss (fp16), where it moves state of its
+own; and `before_save()`, called on every process before its state is stored.
+"""
 
 
 class LoopConfig(Config):
@@ -121,6 +125,13 @@ def step_noise(shape: tuple[int, ...], seed: int, step: int, rank: int) -> Tenso
     return torch.randn(shape, generator=torch.Generator().manual_seed(derive_seed(seed, step, "noise", rank)))
 
 
+def join_processes() -> None:
+    """Meet the other processes of an `accelerate launch` now, not when the loop starts: for objectives whose shape depends on how many there are."""
+    from accelerate import PartialState
+
+    PartialState()
+
+
 def fresh(build: Any, seed: int, purpose: str) -> Any:
     """Call `build` so that initial weights depend on (seed, purpose) alone; the global generator is left as it was."""
     with torch.random.fork_rng(devices=[]):
@@ -129,15 +140,19 @@ def fresh(build: Any, seed: int, purpose: str) -> Any:
 
 
 def decay_groups(objective: nn.Module, config: LoopConfig) -> list[dict[str, Any]]:
-    """Split the parameters by the class of their module: normalisation, PReLU and biases are not decayed."""
+    """Split the parameters by the class of their module: normalisation, PReLU and biases are not decayed.
+
+    A module with an attribute `rate_factor` has its own parameters (not its children's) trained at that multiple of the rate, without decay.
+    """
     spared_classes = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.PReLU)
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {(True, 1.0): [], (False, 1.0): []}
     for module in objective.modules():
+        factor, own = float(getattr(module, "rate_factor", 1.0)), hasattr(module, "rate_factor")
         for name, parameter in module.named_parameters(recurse=False):
-            spared = isinstance(module, spared_classes) or name == "bias"
+            decayed = not own and (config.decay_norms or not (isinstance(module, spared_classes) or name == "bias"))
             if parameter.requires_grad:
-                groups[config.decay_norms or not spared].append(parameter)
-    return [{"params": groups[True], "weight_decay": config.weight_decay}, {"params": groups[False], "weight_decay": 0.0}]
+                groups.setdefault((decayed, factor), []).append(parameter)
+    return [{"params": group, "weight_decay": config.weight_decay if decayed else 0.0, "rate_factor": factor} for (decayed, factor), group in groups.items()]
 
 
 def data_digest(*arrays: np.ndarray) -> str:
@@ -187,8 +202,11 @@ def run_loop(objective: Objective, batches: Batches, config: LoopConfig, out: Pa
                 average.step(plain.network.parameters())
             if step % config.log_every == 0 or step == total - 1:
                 log.write(step, {name: float(value) for name, value in losses.items()})
-            if accelerator.is_main_process and ((step + 1) % config.checkpoint_every == 0 or step == total - 1):
-                keeper.save(step + 1)
+            if (step + 1) % config.checkpoint_every == 0 or step == total - 1:
+                if hasattr(plain, "before_save"):
+                    plain.before_save()
+                if accelerator.is_main_process:
+                    keeper.save(step + 1)
             advance(1, f"loss {losses['loss'].item():.3f}")
     # Not accelerator.end_training(): it would take the process group down, and a second network may be trained in the same run.
     for tracker in accelerator.trackers:
@@ -204,7 +222,7 @@ def _step(objective: Objective, optimiser: Any, batches: Batches, config: LoopCo
     step, total = place
     rate = config.rate(step, total)
     for group in optimiser.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("rate_factor", 1.0)
     batch = [x.to(accelerator.device) for x in batches(step, accelerator.process_index, accelerator.num_processes)]
     optimiser.zero_grad()
     objective.train()
@@ -212,7 +230,8 @@ def _step(objective: Objective, optimiser: Any, batches: Batches, config: LoopCo
     with torch.random.fork_rng():
         torch.manual_seed(derive_seed(config.seed, step, accelerator.process_index, "dropout"))
         losses = _gradients(objective, batch, config.accumulate, accelerator)
-    network = accelerator.unwrap_model(objective).network
+    plain = accelerator.unwrap_model(objective)
+    network, scale = plain.network, float(accelerator.scaler.get_scale()) if accelerator.scaler is not None else 1.0
     norm = accelerator.clip_grad_norm_(network.parameters(), config.clip or math.inf)
     # Under fp16 the scaler itself skips a step whose gradient overflowed; the loss must still be finite.
     finite = losses["loss"].detach() if config.precision == "fp16" else losses["loss"].detach() + norm
@@ -222,6 +241,8 @@ def _step(objective: Objective, optimiser: Any, batches: Batches, config: LoopCo
             f"lower 'lr' or lengthen 'warmup' (the last checkpoint is from before this step)"
         )
     optimiser.step()
+    if hasattr(plain, "after_step"):
+        plain.after_step(rate, scale)
     return {**{name: value.detach() for name, value in losses.items()}, "gradient_norm": norm, "lr": torch.tensor(rate)}
 
 

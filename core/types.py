@@ -13,6 +13,21 @@ import numpy as np
 from torch import Tensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceStyle:
+    """How a face was asked to be shown; None where nothing was asked. `identity.records.Style` is the same on disk.
+
+    Attributes:
+        pose_deg: yaw, pitch, roll in degrees.
+        expression, light, shape: coefficients of the morphable head (spherical harmonics for the light).
+    """
+
+    pose_deg: tuple[float, ...] | None = None
+    expression: tuple[float, ...] | None = None
+    light: tuple[float, ...] | None = None
+    shape: tuple[float, ...] | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class FaceBatch:
     """Generated faces in the order of the request.
@@ -22,12 +37,18 @@ class FaceBatch:
         seeds: the seed each image was made from.
         passes_B: network evaluations spent on each image (for the books); a partial one counts by its share of the multiply-adds.
         redraws_B: how often each image was drawn again; empty where the generator does not judge its images.
+        styles: the style each image was made to show; None where the generator is asked for none.
+        landmarks_px: eyes, nose and mouth corners in each image, float32 (B, 5, 2); None where the generator does not know them.
+        parts: uint8 (B, 112, 112), what each pixel shows (`styles_3dmm.accessories.LABELS`); None where the generator does not know it.
     """
 
     image_BCHW: Tensor
     seeds: tuple[int, ...]
     passes_B: tuple[float, ...]
     redraws_B: tuple[int, ...] = ()
+    styles: tuple[FaceStyle, ...] | None = None
+    landmarks_px: np.ndarray | None = None
+    parts: np.ndarray | None = None
 
 
 @runtime_checkable

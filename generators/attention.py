@@ -7,7 +7,7 @@ Source: IDiff-Face (ICCV 2023) and UIFace (ICLR 2025, §3.3); shapes in generato
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -50,14 +50,27 @@ class ContextMemory:
 
     def __init__(self, context_UD: Tensor) -> None:
         self.context_UD, self.of_row = context_UD, torch.arange(len(context_UD), device=context_UD.device)
-        self._made: dict[ContextAttention, tuple[Tensor, Tensor]] = {}
+        self._made: dict[TokenMaker, tuple[Tensor, Tensor]] = {}
 
-    def recall(self, block: ContextAttention) -> tuple[Tensor, Tensor]:
+    def recall(self, block: TokenMaker) -> tuple[Tensor, Tensor]:
         """Return keys and values of the pass's rows, (B, N, T, H) each."""
         if block not in self._made:
             self._made[block] = block.keys_and_values(self.context_UD)
         key, value = self._made[block]
         return key[self.of_row], value[self.of_row]
+
+
+class TokenMaker(Protocol):
+    """A layer that makes keys and values of contexts."""
+
+    def keys_and_values(self, context_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D) contexts → keys and values, (B, N, T, H) each."""
+        ...
+
+
+def recalled(maker: TokenMaker, context_BD: Tensor, control: AttentionControl | None) -> tuple[Tensor, Tensor]:
+    """Return keys and values of the pass's rows: from the memory where the pass has one, else made from its contexts."""
+    return control.memory.recall(maker) if control is not None and control.memory is not None else maker.keys_and_values(context_BD)
 
 
 class ContextAttention(nn.Module):
@@ -92,10 +105,13 @@ class ContextAttention(nn.Module):
         height, width = image_BCHW.shape[-2:]
         x_BLC = self.project_in(image_BCHW).flatten(2).transpose(1, 2)
         x_BLC = x_BLC + self.self_attention.over_self(self._normed(x_BLC), control)
-        recalled = control.memory.recall(self) if control is not None and control.memory is not None else self.keys_and_values(context_BD)
-        x_BLC = x_BLC + self.cross_attention.over_tokens(self._normed(x_BLC), *recalled, control)
+        x_BLC = x_BLC + self.cross(self._normed(x_BLC), context_BD, control)
         x_BLC = x_BLC + self.mlp(self._normed(x_BLC))
         return image_BCHW + self.project_out(x_BLC.transpose(1, 2).unflatten(2, (height, width)))
+
+    def cross(self, x_BLC: Tensor, context_BD: Tensor, control: AttentionControl | None) -> Tensor:
+        """What the tokens of the context add at each position, (B, L, C)."""
+        return self.cross_attention.over_tokens(x_BLC, *recalled(self, context_BD, control), control)
 
     def _normed(self, x_BLC: Tensor) -> Tensor:
         return self.norm(x_BLC.transpose(1, 2)).transpose(1, 2)
@@ -126,18 +142,25 @@ class Attention(nn.Module):
     def keys_and_values(self, source_BTD: Tensor) -> tuple[Tensor, Tensor]:
         return self._heads(self.key(source_BTD)), self._heads(self.value(source_BTD))
 
-    def over_tokens(self, x_BLC: Tensor, key_BNTH: Tensor, value_BNTH: Tensor, control: AttentionControl | None) -> Tensor:
-        """Cross-attention; the logits are formed only where they are recorded or blended."""
+    def over_tokens(
+        self, x_BLC: Tensor, key_BNTH: Tensor, value_BNTH: Tensor, control: AttentionControl | None, beside: tuple[Tensor, Tensor] | None = None
+    ) -> Tensor:
+        """Cross-attention; the logits are formed only where they are recorded or blended.
+
+        Args:
+            beside: keys and values of further tokens, which have a softmax of their own: what they say is added.
+        """
         query_BNLH = self._heads(self.query(x_BLC))
+        more_BNLH = 0.0 if beside is None else F.scaled_dot_product_attention(query_BNLH, *beside)
         if control is None or not (control.record or control.blend_cross):
-            return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNTH, value_BNTH))
+            return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNTH, value_BNTH) + more_BNLH)
         logits_BNLT = (query_BNLH @ key_BNTH.transpose(-1, -2)).float() * self.head_dim**-0.5
         if control.record:
             control.cross_logits.append(logits_BNLT[: control.sources])
         if control.blend_cross:
             empty, identity = logits_BNLT[: control.sources], logits_BNLT[control.sources :]
             logits_BNLT = torch.cat([empty, blend_statistics(identity, empty[control.donors])])
-        return self._merge(logits_BNLT.softmax(-1).to(value_BNTH.dtype) @ value_BNTH)
+        return self._merge(logits_BNLT.softmax(-1).to(value_BNTH.dtype) @ value_BNTH + more_BNLH)
 
     def _heads(self, x_BLC: Tensor) -> Tensor:
         return x_BLC.unflatten(2, (-1, self.head_dim)).transpose(1, 2)
@@ -162,5 +185,6 @@ def blend_statistics(logits: Tensor, source: Tensor) -> Tensor:
 def zeroed(layer: Layer) -> Layer:
     """Return the layer with weight and bias zero: a residual branch that starts as nothing."""
     nn.init.zeros_(layer.weight)
-    nn.init.zeros_(layer.bias)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
     return layer

@@ -30,14 +30,19 @@ def guided(latent_BCHW: Tensor, identity_BCHW: Tensor, reference_BCHW: Tensor, p
     Returns:
         The noise to hand to the solver, float32.
     """
-    weight, alpha = guidance_weight(point.t, config), point.alpha
+    weight = guidance_weight(point.t, config)
     noise_BCHW = (1 + weight) * identity_BCHW - weight * reference_BCHW
-    if config.rescale == 0:
+    return rescaled(latent_BCHW, noise_BCHW, identity_BCHW, point.alpha, config.rescale)
+
+
+def rescaled(latent_BCHW: Tensor, noise_BCHW: Tensor, identity_BCHW: Tensor, alpha: float, share: float) -> Tensor:
+    """Return guided noise whose clean estimate is brought back, by `share`, to the spread of the identity pass's; 0 leaves it as it is."""
+    if share == 0:
         return noise_BCHW
     signal, spread = alpha**0.5, (1 - alpha) ** 0.5
     clean_BCHW, plain_BCHW = (latent_BCHW - spread * noise_BCHW) / signal, (latent_BCHW - spread * identity_BCHW) / signal
     ratio_B = plain_BCHW.std((1, 2, 3), keepdim=True) / clean_BCHW.std((1, 2, 3), keepdim=True)
-    return (latent_BCHW - signal * clean_BCHW * (config.rescale * ratio_B + 1 - config.rescale)) / spread
+    return (latent_BCHW - signal * clean_BCHW * (share * ratio_B + 1 - share)) / spread
 
 
 def negative_anchors(anchor_BD: np.ndarray) -> np.ndarray:

@@ -81,8 +81,11 @@ def load_id3(path: Path) -> tuple[ID3Network, dict[str, Any]]:
     return network.eval(), facts
 
 
-def warm_start(network: ID3Network, path: Path) -> None:
-    """Begin from another ID³ network, or from a plain denoiser of the family; layers the file lacks keep their own initialisation.
+def warm_start(network: nn.Module, path: Path, kind: str = KIND) -> None:
+    """Begin from another network of this kind, or from a plain denoiser of the family; layers the file lacks keep their own initialisation.
+
+    Args:
+        network: holds a U-Net of the family as `unet`.
 
     Raises:
         UserError: neither of the two, or its layers have other shapes.
@@ -91,7 +94,7 @@ def warm_start(network: ID3Network, path: Path) -> None:
         held, _, _ = load_weights(path, kind="denoiser")
         held = {f"unet.{name}": tensor for name, tensor in held.items()}
     except UserError:
-        held, _, _ = load_weights(path, kind=KIND)
+        held, _, _ = load_weights(path, kind=kind)
     load_into(network, {**network.state_dict(), **held}, path)
 
 

@@ -11,19 +11,17 @@ their update multiplies by a decay that stays 0 (generators.md §0.3).
 
 from __future__ import annotations
 
-import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..core.checkpoints import Source, listed, matched, read_tensors, source_facts
 from ..core.errors import UserError
-from ..core.files import sha256_file
-from ..core.weights import read_safetensors, save_tensors
+from ..core.weights import save_tensors
 from .unet import FamilyUNet, UNetConfig
 
 DenoiserKind = Literal["uiface", "idiffface"]
@@ -40,15 +38,6 @@ BUFFERS = {
 EMA_NOTE = "the published averaged weights equal the raw ones: the decay of the public code's averager stays 0"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """Where a published file comes from, for the facts of the imported one."""
-
-    project: str
-    licence: str
-    note: str
-
-
 SOURCES = {
     "uiface": Source(project="https://github.com/Tencent/TFace/tree/master/generation/uiface", licence="Apache-2.0 (code); trained on CASIA-WebFace, research use", note=EMA_NOTE),
     "idiffface": Source(project="https://github.com/fdbtrs/IDiff-Face", licence="CC BY-NC-SA 4.0", note=f"{EMA_NOTE}; no empty context was trained: zeros stand for it, as in the public code"),
@@ -56,27 +45,8 @@ SOURCES = {
 
 
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Return the named tensors of a PyTorch checkpoint, or of a safetensors file with the same names; no code in it can run.
-
-    Wrappers (see `WRAPPERS`) are taken off the names; a Lightning file's "state_dict" is unwrapped.
-
-    Raises:
-        UserError: no such file, damaged, holds objects other than tensors, or two different tensors have one name.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; docs/published-weights.md says where the published checkpoints are")
-    if path.suffix == ".safetensors":
-        held: Any = read_safetensors(path)[1]
-    else:
-        held = _unpickled(path)
-    if isinstance(held, Mapping) and isinstance(held.get("state_dict"), Mapping):
-        held = held["state_dict"]
-    if not isinstance(held, Mapping):
-        raise UserError(f"{path} holds {type(held).__name__}, expected a state dict (name → tensor)")
-    others = sorted(str(name) for name, value in held.items() if not (isinstance(value, Tensor) and isinstance(name, str)))
-    if others:
-        raise UserError(f"{path} holds entries that are not tensors ({_listed(others)}): it is not a network's state dict (optimiser states are no weights); pass the model's own checkpoint")
-    return _unwrapped(held, path)
+    """Return the named tensors of a checkpoint of the family, wrappers (see `WRAPPERS`) off; see `core.checkpoints.read_tensors`."""
+    return read_tensors(path, wrappers=WRAPPERS)
 
 
 def import_denoiser(path: Path, kind: DenoiserKind, out: Path) -> dict[str, Any]:
@@ -95,7 +65,7 @@ def import_denoiser(path: Path, kind: DenoiserKind, out: Path) -> dict[str, Any]
     except ValueError as error:  # widths that no public network has
         raise UserError(f"{path} cannot be built: {error}; expected a U-Net of the public code's widths") from error
     converted = matched(network, tensors, public_name, path)
-    facts = {**source_facts(kind, [path]), "parameters": sum(tensor.numel() for tensor in converted.values())}
+    facts = {**source_facts(kind, [path], SOURCES[kind]), "parameters": sum(tensor.numel() for tensor in converted.values())}
     save_tensors(out, converted, kind="denoiser", config=config.model_dump(mode="json"), facts=facts)
     return facts
 
@@ -111,7 +81,7 @@ def infer_config(tensors: Mapping[str, Tensor], path: Path) -> UNetConfig:
     needed = ("image_proj.weight", "context_emb.weight", "down.0.res.conv1.weight", "middle.attn.c_proj_in.weight")  # 4, 2, 4 and 2 axes
     if missing := [name for name in needed if name not in tensors or tensors[name].ndim != (2 if name in needed[1::2] else 4)]:
         hint = " (its conditioning is not cross-attention: the AdaGN, DiffAE and unconditional variants are another network)" if "image_proj.weight" in tensors else ""
-        raise UserError(f"{path} is not a cross-attention U-Net of the IDiff-Face family{hint}: {_listed(missing)} missing; it begins with {_listed(sorted(tensors))}")
+        raise UserError(f"{path} is not a cross-attention U-Net of the IDiff-Face family{hint}: {listed(missing)} missing; it begins with {listed(sorted(tensors))}")
     width, channels = tensors["image_proj.weight"].shape[:2]
     context_dim, identity_dim = tensors["context_emb.weight"].shape
     tokens = tensors["middle.attn.c_proj_in.weight"].shape[0] // context_dim
@@ -157,68 +127,3 @@ def public_name(name: str) -> str:
     for pattern, theirs in RENAMED:
         name = re.sub(pattern, theirs, name)
     return name
-
-
-def matched(network: nn.Module, tensors: Mapping[str, Tensor], rename: Callable[[str], str], source: Path | str) -> dict[str, Tensor]:
-    """Return `tensors` under the names and shapes of `network` (which may live on the meta device), float32.
-
-    A 1×1 convolution of theirs may be a linear layer of ours: trailing axes of size 1 are dropped.
-
-    Raises:
-        UserError: keys are missing, unknown or misshapen; in their names, the first few of each.
-    """
-    wanted = {rename(name): (name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()}
-    problems = []
-    if missing := sorted(set(wanted) - set(tensors)):
-        problems.append(f"missing: {_listed(missing)}")
-    if unknown := sorted(set(tensors) - set(wanted)):
-        problems.append(f"unknown: {_listed(unknown)}")
-    shapes = {name: (tuple(tensors[name].shape), shape) for name, (_, shape) in wanted.items() if name in tensors}
-    wrong = [f"{name} is {got}, expected {shape}" for name, (got, shape) in shapes.items() if got != shape + (1,) * (len(got) - len(shape))]
-    if wrong:
-        problems.append(f"misshapen: {_listed(wrong)}")
-    if problems:
-        raise UserError(f"{source} does not fit the network: {'; '.join(problems)}; choose the kind that the file is of, or the whole checkpoint")
-    return {ours: tensors[theirs].float().reshape(shape).contiguous() for theirs, (ours, shape) in wanted.items()}
-
-
-def source_facts(kind: str, paths: Sequence[Path], source: Source | None = None) -> dict[str, Any]:
-    """Provenance of an import: what, from which files (name and SHA-256), under which licence."""
-    source = source or SOURCES[kind]
-    return {"imported": kind, "files": {path.name: sha256_file(path) for path in paths}, "project": source.project, "licence": source.licence, "note": source.note}
-
-
-def _unpickled(path: Path) -> Any:
-    with open(path, "rb") as file:
-        start = file.read(2)
-    if not start.startswith((b"PK", b"\x80")):
-        raise UserError(f"{path} is no PyTorch checkpoint: it begins with {start!r} (perhaps a download page that was saved in its place); download it again")
-    # Lightning 1.x keys its callbacks' states by class; an empty class of that name stands for it, nothing of Lightning is imported or run.
-    stand_in = type("ModelCheckpoint", (), {"__module__": "pytorch_lightning.callbacks.model_checkpoint"})
-    try:
-        with torch.serialization.safe_globals([stand_in]):
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
-        if foreign := re.search(r"Unsupported (?:global: GLOBAL|class) ([\w.]+)", str(error)):
-            raise UserError(f"{path} holds the object {foreign[1]}, which could run code when opened, so the file is refused; expected tensors only: save the model's state_dict() where it was made") from error
-        raise UserError(f"{path} is damaged or not a PyTorch checkpoint ({_first_line(error)}); download it again") from error
-
-
-def _unwrapped(held: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    tensors: dict[str, Tensor] = {}
-    for name, tensor in held.items():
-        bare = name
-        while wrapper := next((prefix for prefix in WRAPPERS if bare.startswith(prefix)), None):
-            bare = bare.removeprefix(wrapper)
-        if bare in tensors and not torch.equal(tensors[bare], tensor):
-            raise UserError(f"{path} holds two different tensors for '{bare}' ('{name}' and another wrapper's): save one network by itself, raw or averaged")
-        tensors[bare] = tensor
-    return tensors
-
-
-def _listed(names: Sequence[str], most: int = 6) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "") if names else "nothing"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -224,17 +224,22 @@ class LatentBatches:
 
 
 class DenoiserObjective(nn.Module):
-    """Mean squared error of what the network says (ε, v or flow), unweighted unless the recipe asks for min-SNR."""
+    """Mean squared error of what the network says (ε, v or flow), unweighted unless the recipe asks for min-SNR.
 
-    def __init__(self, network: FamilyUNet, recipe: DenoiserRecipe) -> None:
+    Args:
+        network: `FamilyUNet`, or another with its `embed_context` and forward.
+    """
+
+    def __init__(self, network: nn.Module, recipe: DenoiserRecipe) -> None:
         super().__init__()
         self.network, self._recipe = network, recipe
 
-    def forward(self, clean_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, identity_BD: Tensor, empty_B: Tensor) -> dict[str, Tensor]:
+    def forward(self, clean_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor, *condition: Tensor) -> dict[str, Tensor]:
+        """Return "loss"; `condition` is what the network's `embed_context` takes."""
         kind = self._recipe.network.prediction
         noisy_BCHW = add_noise(clean_BCHW, noise_BCHW, t_B).contiguous(memory_format=memory_format(clean_BCHW.device))
         with autocast(clean_BCHW.device, self._recipe.loop.precision):
-            said_BCHW = self.network(noisy_BCHW, t_B, self.network.embed_context(identity_BD, empty_B))
+            said_BCHW = self.network(noisy_BCHW, t_B, self.network.embed_context(*condition))
         error_B = F.mse_loss(said_BCHW.float(), target(kind, clean_BCHW, noise_BCHW, t_B), reduction="none").mean((1, 2, 3))
         if self._recipe.min_snr:
             error_B = error_B * min_snr_weight(kind, t_B, self._recipe.min_snr)

@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..core.checkpoints import Source, matched, source_facts
 from ..core.config import Config
 from ..core.errors import UserError
 from ..core.weights import save_tensors
-from .published import Source, matched, read_checkpoint, source_facts
+from .published import read_checkpoint
 from .registry import AUTOENCODERS
 
 SOURCE = Source(project="https://github.com/CompVis/latent-diffusion", licence="MIT (code; the weights' page names no other)", note="first stage of the ffhq256 model, or vq-f4")

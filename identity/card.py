@@ -52,8 +52,8 @@ Refused: {refused}.
 {structure}
 
 Columns of `default` and `rejected`: `face_id` (identity/index), `identity`, `image`, `seed` (the noise it was made from), `generator`, `origin`,
-`anchor` (identity embedding it was made from), `style`, `landmarks_px`, `scores` (name and value, added by the steps), `split`, `source` (name
-of the input file), `dropped` (why a check or filter refused it). `identities`: images kept and rejected, mean and least of each score, anchor.
+`anchor` (identity embedding it was made from), `style`, `landmarks_px`, `parts` (label image, of rendered faces), `scores` (name and value, added by
+the steps), `split`, `source` (name of the input file), `dropped` (why a check or filter refused it). `identities`: images kept and rejected, mean and least of each score, anchor.
 `pairs`: two face ids, `mated` (one identity or two), `fold` (nobody is in two). `manifest.json` holds rows and SHA-256 of every file; check
 with `facefoundry verify`.
 {command}

@@ -1,4 +1,4 @@
-"""Where face images come from: folder per identity, zip of that, ImageFolder, Parquet; read one at a time, never extracted."""
+"""Where face images come from: folder per identity, zip of that, ImageFolder, Parquet, .rec; read one at a time, never extracted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from ..core.errors import UserError
 from .metadata import METADATA_NAMES, identity_by_file
 from .parquet import iter_parquet, parquet_rows, parquet_shards
+from .rec_entries import iter_rec, rec_count, rec_file
 from .trees import Tree, open_tree
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".gif"})
@@ -33,7 +34,8 @@ class Entry:
 
 
 class EntrySource:
-    """A source opened for reading; `len` is the number of entries, iteration yields them in path order (Parquet: row order).
+    """A source opened for reading; `len` is the number of entries, iteration yields them in path order (Parquet: row order; .rec:
+    the keys' order, and `len` counts the records that are no images, too).
 
     Raises:
         UserError: the path does not exist, is no zip, or the zip has `../`, absolute or symbolic-link entries.
@@ -42,19 +44,26 @@ class EntrySource:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         if not self.path.exists():
-            raise UserError(f"{self.path} does not exist; expected a folder per identity, a zip of that, or a dataset folder")
+            raise UserError(f"{self.path} does not exist; expected a folder per identity, a zip of that, a .rec file, or a dataset folder")
         self._shards = parquet_shards(self.path)
+        self._records = None if self._shards else rec_file(self.path)
         self._files: tuple[str, ...] = ()
-        if not self._shards:
+        if not self._shards and self._records is None:
             with open_tree(self.path) as tree:
                 self._files = tuple(tree.names())
-        if not self._shards and not self._files:
+        if not self._shards and not self._files and self._records is None:
             raise UserError(f"{self.path} holds no files; expected one folder of images for each identity")
 
     def __len__(self) -> int:
+        if self._records is not None:
+            return rec_count(self._records)
         return parquet_rows(self._shards) if self._shards else len(self._files)
 
     def __iter__(self) -> Iterator[Entry]:
+        if self._records is not None:
+            for name, identity, image in iter_rec(self._records):
+                yield Entry(path=name, identity=identity, data=image)
+            return
         if self._shards:
             for name, identity, data, problem in iter_parquet(self.path, self._shards):
                 yield Entry(path=name, identity=identity, data=data, problem=problem)

@@ -18,6 +18,8 @@ from ..core.errors import UserError
 SCHEMA_VERSION = 1
 """Raised when a column changes its meaning or goes; new columns that may be null do not raise it."""
 
+_PICTURES = ("image", "parts")
+
 VERSION_KEY = b"facefoundry.schema_version"
 
 FEATURES = Features(
@@ -31,6 +33,7 @@ FEATURES = Features(
         "anchor": [Value("float32")],
         "style": {name: [Value("float32")] for name in ("pose_deg", "expression", "light", "shape")},
         "landmarks_px": [[Value("float32")]],
+        "parts": Image(),
         "scores": [{"name": Value("string"), "value": Value("float32")}],
         "split": Value("string"),
         "source": Value("string"),
@@ -69,6 +72,7 @@ class FaceRecord:
         origin: "real", "rendered:<by what>" or "generated:<by what>".
         anchor: identity embedding the face was made from, float32 (D,), or None.
         landmarks_px: eyes, nose, mouth corners in pixels of the image, float32 (5, 2), or None.
+        parts: label image (PNG, one channel, as large as the image): what each pixel shows, 0 = background; of rendered faces, else None.
         scores: what steps measured; a step adds, never overwrites (`with_scores`).
         split: "train" unless a recipe says otherwise.
         source: name of the input file or row, None for made faces.
@@ -84,6 +88,7 @@ class FaceRecord:
     anchor: np.ndarray | None = field(default=None, repr=False)
     style: Style | None = None
     landmarks_px: np.ndarray | None = None
+    parts: bytes | None = field(default=None, repr=False)
     scores: dict[str, float] = field(default_factory=dict)
     split: str = "train"
     source: str | None = None
@@ -136,7 +141,8 @@ def _to_row(number: int, record: FaceRecord) -> dict[str, Any]:
     if problem:
         raise UserError(f"row {number} (face {record.face_id!r}): {problem}")
     row = {spec.name: getattr(record, spec.name) for spec in fields(FaceRecord)}
-    row["image"] = None if record.image is None else {"bytes": record.image, "path": None}
+    for name in _PICTURES:
+        row[name] = None if row[name] is None else {"bytes": row[name], "path": None}
     row["anchor"] = None if record.anchor is None else np.asarray(record.anchor, np.float32)
     row["style"] = None if record.style is None else {spec.name: getattr(record.style, spec.name) for spec in fields(Style)}
     row["landmarks_px"] = None if record.landmarks_px is None else np.asarray(record.landmarks_px, np.float32).tolist()
@@ -162,7 +168,7 @@ def _from_row(row: dict[str, Any]) -> FaceRecord:
     style = row.get("style")
     values = {
         **row,
-        "image": row["image"]["bytes"] if row["image"] else None,
+        **{name: row[name]["bytes"] if row.get(name) else None for name in _PICTURES},
         "anchor": _array(row.get("anchor")),
         "style": Style(**{name: None if part is None else tuple(part) for name, part in style.items()}) if style else None,
         "landmarks_px": _array(row.get("landmarks_px")),

@@ -48,7 +48,7 @@ class Faces:
 
 
 def load_faces(path: Path | str) -> Faces:
-    """Load aligned 112×112 faces from a folder per identity, a zip of that, or a dataset folder (Parquet).
+    """Load aligned 112×112 faces from a folder per identity, a zip of that, a dataset folder (Parquet), or a .rec set (its file, or the folder that holds it alone).
 
     Files that cannot be used are left out, listed in `failed` and counted in one warning.
 

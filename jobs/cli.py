@@ -15,20 +15,24 @@ from .cli_challenge import leaderboard, score, submit_app
 from .cli_distill import distill
 from .cli_faces import attack, normalise
 from .cli_gallery import gallery_app
+from .cli_head import head_app
 from .cli_identity import candidates, centres
 from .cli_jobs import register
 from .cli_privacy import privacy_app
 from .cli_publish import publish
 from .cli_quality import inspect, quality
+from .cli_styles import styles_app
 from .cli_train import train_app
-from .cli_weights import import_weights
+from .cli_weights import export_onnx, import_weights
 from ..core.errors import UserError
 
 app = typer.Typer(name="facefoundry", help="Mint identity-grouped synthetic face datasets, filter them, train on them, score the result.", no_args_is_help=True, pretty_exceptions_enable=False)
 app.add_typer(train_app, name="train")
 app.add_typer(submit_app, name="submit")
 app.add_typer(benchmark_app, name="benchmark")
+app.add_typer(styles_app, name="styles")
 app.add_typer(gallery_app, name="gallery")
+app.add_typer(head_app, name="head")
 app.add_typer(privacy_app, name="privacy")
 
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML); docs/jobs.md lists every key.")]
@@ -207,6 +211,7 @@ def _tell(values: dict[str, Any], json: bool, title: str | None = None) -> None:
 app.command()(score)
 app.command()(leaderboard)
 app.command()(import_weights)
+app.command()(export_onnx)
 app.command()(distill)
 app.command()(inspect)
 app.command()(quality)

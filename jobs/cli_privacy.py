@@ -2,10 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
+from . import show
 from .cli_privacy_attack import compare, evaluate
+from .cli_train import Data, Out, Recipe, Settings
 
 privacy_app = typer.Typer(help="Privacy-preserving recognition: train a method, attack it, compare methods.", no_args_is_help=True)
 privacy_app.command()(evaluate)
 privacy_app.command()(compare)
+
+
+@privacy_app.command("train")
+def train_privacy(
+    method: Annotated[str, typer.Argument(help="dctdp, duetface, minusface, partialface or slerpface.")],
+    recipe: Recipe,
+    data: Data,
+    out: Out,
+    settings: Settings = [],  # noqa: B006 (typer copies it)
+) -> None:
+    """Train the client part and the server part of a method on faces of known people."""
+    from ..consumers.privacy.protected import PRIVACY_METHODS
+    from ..identity.sources import load_faces
+
+    chosen = PRIVACY_METHODS[method]
+    checked = chosen.Recipe.load(recipe, settings)
+    folder = chosen.train_on(checked, load_faces(data), out)
+    show.table([("client", folder / "client.safetensors"), ("server", folder / "server.safetensors")], title="Trained")
+    show.line(f"Attack it: facefoundry privacy evaluate --method {method} --weights {folder} --data VICTIMS --out REPORT")

@@ -13,7 +13,7 @@ from . import show
 train_app = typer.Typer(help="Train a generator, a recogniser, a quality score, FAN or AFA.", no_args_is_help=True)
 
 Recipe = Annotated[Path, typer.Argument(help="Training file (YAML), see recipes/.")]
-Data = Annotated[Path, typer.Option(help="Aligned faces: folder per identity, a zip of that, or a dataset folder.")]
+Data = Annotated[Path, typer.Option(help="Aligned faces: folder per identity, a zip of that, a dataset folder, or a .rec file.")]
 Out = Annotated[Path, typer.Option(help="Folder of logs, state and weights; a run begun there is continued.")]
 Settings = Annotated[list[str], typer.Option("--set", help="Lay a value over the file: --set loop.steps=100. May be repeated.")]
 

@@ -56,3 +56,20 @@ def _imported(kind: str, files: list[Path], out: Path, bgr: bool | None) -> dict
     from ..generators.published import import_denoiser
 
     return import_denoiser(files[0], kind, out)
+
+
+def export_onnx(
+    recogniser: Annotated[Path, typer.Argument(help="A .safetensors recogniser: own, or from import-weights.")],
+    out: Annotated[Path, typer.Option(help="The .onnx file to write; a note of what it takes lies beside it.")],
+    json: Annotated[bool, typer.Option("--json", help="Write the result as JSON.")] = False,
+) -> None:
+    """Write a recogniser as ONNX, RGB in [-1, 1] to raw embedding; what is written is run and compared (1e-4)."""
+    from ..recognition.checkpoint import load_network
+    from ..recognition.onnx_embedder import export_recogniser, note_of
+
+    dim = export_recogniser(load_network(recogniser)[0], out)
+    if json:
+        show.as_json({"model": out, "note": note_of(out), "dim": dim})
+        return
+    show.table([("model", out), ("what it takes", note_of(out)), ("embedding", dim)], title="Exported")
+    show.line(f"Use it: facefoundry score onnx:{out} --pairs PAIRS --images IMAGES, or judge: onnx:{out} in a job")

@@ -22,13 +22,14 @@ from ..core.images import decode, encode_jpeg
 from ..core.progress import bar
 from ..identity.dataset import MANIFEST, FaceDataset
 from ..identity.entries import Entry
+from ..identity.labels import LABELS
 from ..identity.records import FaceRecord
 from .media_type import like
 
 FORMATS = ("rec", "imagefolder", "webdataset", "tfrecord", "lmdb", "list")
 
-SIDECAR, LABELS = "facefoundry.json", "labels.tsv"
-"""Written beside every export: what it is and where it came from (last: with it the export is whole); label, identity, images."""
+SIDECAR = "facefoundry.json"
+"""Written beside every export: what it is and where it came from (last: with it the export is whole)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,20 +165,6 @@ def open_set(path: Path) -> Entries | None:
         if (found := _module(name).read(path)) is not None:
             return found
     return None
-
-
-def people_of(path: Path) -> dict[int, str]:
-    """Return the names of the labels from `labels.tsv` beside a set of ours; empty for a set of another maker."""
-    table = (path if path.is_dir() else path.parent) / LABELS
-    if not table.is_file():
-        return {}
-    rows = [line.split("\t") for line in table.read_text(encoding="ascii").splitlines()[1:]]
-    return {int(row[0]): row[1] for row in rows}
-
-
-def person(names: dict[int, str], label: int) -> str:
-    """Return the name of a label: the one it was exported under, else its number in six digits."""
-    return names.get(label) or f"{label:06d}"
 
 
 def origin_of(path: Path) -> str | None:

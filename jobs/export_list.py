@@ -15,7 +15,8 @@ from ..challenge.lists import read_lines
 from ..core.errors import UserError
 from ..core.files import write_bytes
 from ..identity.entries import Entry
-from .export import Entries, Faces, people_of, person
+from ..identity.labels import people_of, person
+from .export import Entries, Faces
 from .export_imagefolder import stored
 
 NAME, LABELLED = "train.txt", "train_labels.txt"

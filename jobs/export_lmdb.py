@@ -13,7 +13,8 @@ from typing import Any
 from ..core.errors import UserError, missing_extra
 from ..core.files import write_atomic
 from ..identity.entries import Entry
-from .export import Entries, Faces, people_of, person
+from ..identity.labels import people_of, person
+from .export import Entries, Faces
 
 NAME = "train.lmdb"
 

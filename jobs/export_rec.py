@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-from ..challenge.rec_faces import iter_faces, write_faces
-from ..challenge.recordio import RecordFile
 from ..core.files import write_bytes
 from ..identity.entries import Entry
-from .export import Entries, Faces, people_of, person
+from ..identity.rec_entries import iter_rec, rec_count, rec_file
+from ..identity.rec_faces import write_faces
+from .export import Entries, Faces
 
 NAME = "train.rec"
 
@@ -33,23 +33,10 @@ def write(faces: Faces, out: Path) -> None:
 
 def read(path: Path) -> Entries | None:
     """Open a .rec file, or the folder that holds one."""
-    files = [path] if path.suffix == ".rec" else sorted(path.glob("*.rec")) if path.is_dir() else []
-    if len(files) != 1 or not files[0].is_file():
-        return None
-    with RecordFile(files[0]) as records:
-        count = len(records)  # header and identity records among them: an upper bound, for the progress bar
-    return Entries(path=path, count=count, open=partial(_entries, files[0]))
+    file = rec_file(path)
+    return None if file is None else Entries(path=path, count=rec_count(file), open=partial(_entries, file))
 
 
 def _entries(file: Path) -> Iterator[Entry]:
-    names, listed = people_of(file), _listed(file.with_suffix(".lst"))
-    for key, record in iter_faces(file):
-        yield Entry(path=listed.get(key, f"{file.name}#{key}"), identity=person(names, record.label), data=record.image)
-
-
-def _listed(path: Path) -> dict[int, str]:
-    """Return the name of each key; im2rec's lists (key, label(s), path) and ours are alike in this."""
-    if not path.is_file():
-        return {}
-    rows = [line.split("\t") for line in path.read_text(encoding="utf-8").splitlines()]
-    return {int(row[0]): row[-1] for row in rows if len(row) >= 3 and row[0].isdigit()}
+    for path, identity, image in iter_rec(file):
+        yield Entry(path=path, identity=identity, data=image)

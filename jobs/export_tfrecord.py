@@ -18,7 +18,8 @@ from ..challenge.lists import read_lines
 from ..core.errors import UserError
 from ..core.files import write_atomic, write_bytes
 from ..identity.entries import Entry
-from .export import Entries, Face, Faces, people_of, person
+from ..identity.labels import people_of, person
+from .export import Entries, Face, Faces
 
 NAME = "TFR-faces"
 """TFace takes a set for TFRecord if its name holds TFR."""

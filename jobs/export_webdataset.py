@@ -20,7 +20,8 @@ from ..core.files import write_atomic
 from ..identity.entries import IMAGE_SUFFIXES, Entry
 from ..identity.metadata import identity_in
 from ..identity.trees import MAX_FILE_BYTES
-from .export import Entries, Face, Faces, people_of, person
+from ..identity.labels import people_of, person
+from .export import Entries, Face, Faces
 
 SHARD_IMAGES = 10_000
 """Of 112x112 PNG some 220 MB, of JPEG 70 MB."""

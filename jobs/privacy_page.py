@@ -52,7 +52,7 @@ def _summary(one: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     return {
         "method": one["method"], "kind": one["kind"], "tar": one["accuracy"]["tar_at_fmr_1e-2"], "loss": plain["accuracy"]["tar_at_fmr_1e-2"] - one["accuracy"]["tar_at_fmr_1e-2"],
         "gate": one["gate"]["passed"], "psnr": sharpest["psnr_db"] if sharpest else None, "ssim": sharpest["ssim"] if sharpest else None,
-        "worst": worst["name"] if worst else "–", "found": _rate(worst["found"]) if worst else 0.0, "chance": worst["found"]["chance"] if worst else 0.0,
+        "worst": worst["name"] if worst and _rate(worst["found"]) > 0 else "none of ours", "found": _rate(worst["found"]) if worst else 0.0, "chance": worst["found"]["chance"] if worst else 0.0,
         "d_sys": max(value["d_sys"] for value in unleaked), "floor": max(value["floor"] for value in unleaked),
         "revoked": one["revocability"]["genuine_with_revoked_key"] if one["revocability"] else None, "bytes": one["cost"]["bytes_a_face"], "ms": one["cost"]["protect_ms_a_face"],
         "judge": one["judge"],

@@ -129,7 +129,7 @@ def record_of(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, 
     data = encode_png(image_HWC) if writer.format == "png" else encode_jpeg(image_HWC, writer.quality)
     if writer.mark:
         data = mark(data)
-    origin = f"generated:{generator}"
+    origin = f"{'rendered' if generator == 'rendered' else 'generated'}:{generator}"
     return FaceRecord(
         face_id=face_id(identity, image), identity=identity, image=data, seed=seed, generator=f"{generator}@{plan.fingerprint[:12]}", origin=origin,
         anchor=anchor_ID[identity], scores={}, split="train", dropped=None, **known,

@@ -15,13 +15,9 @@ from PIL import Image
 
 from ..core.check import check
 from ..core.errors import UserError
+from ..core.template import SIDE, TEMPLATE_PX, five_points
 from .dlib_files import LANDMARKS_68, dlib_file
 
-SIDE = 112
-TEMPLATE_PX = np.array([(38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)])
-"""Image-left eye, image-right eye, nose tip, image-left and image-right mouth corner in a 112×112 face; (5, 2) float64."""
-
-_FIVE_OF_68 = ((36, 42), (42, 48), (30, 31), (48, 49), (54, 55))
 _DETECT_SIDE = 1024
 _RETRY_BORDER = 0.35
 
@@ -111,8 +107,7 @@ class DlibAligner:
             box = self._largest_face(image_HWC, int(_RETRY_BORDER * min(image_HWC.shape[:2])))
         if box is None:
             return None
-        point_68 = predict_68(image_HWC, box)
-        return np.stack([point_68[first:last].mean(0) for first, last in _FIVE_OF_68])
+        return five_points(predict_68(image_HWC, box))
 
     def _largest_face(self, image_HWC: np.ndarray, border: int) -> tuple[int, int, int, int] | None:
         """Return left, top, right, bottom in the photo's pixels."""

@@ -6,14 +6,20 @@ Axes: B images, C H W.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Generator, Tensor
 
 from ..core.config import Config
+from .occluders import occlude
+from .resize import resized
 
-LOWRES_MODES = ("nearest", "bilinear", "area", "bicubic")
+Interpolation = Literal["nearest", "bilinear", "area", "bicubic", "lanczos"]
+LOWRES_MODES: tuple[Interpolation, ...] = ("nearest", "bilinear", "area", "bicubic")
+"""The default four; the released code draws "lanczos", too."""
 BLACK = -1.0
 
 
@@ -27,6 +33,9 @@ class AugmentConfig(Config):
         crop: probability of keeping only a random rectangle (area 0.2-1, aspect 3/4-4/3) on a black canvas.
         lowres: probability of shrinking to `lowres_least`-1 of the side and enlarging again.
         lowres_least: smallest side ratio of that.
+        interpolations: kinds that are drawn from, for the way down and the way up separately: "nearest", "bilinear", "area", "bicubic", "lanczos".
+        occlude: probability of an occluder of one colour (see `occluders`), after all other changes of shape and resolution.
+        occluders: kinds that are drawn from: "cutout", "mask", "glasses", "bar".
         photometric: probability of a change of brightness, contrast and saturation.
         strength: their largest relative change.
     """
@@ -37,6 +46,9 @@ class AugmentConfig(Config):
     crop: float = Field(0.0, ge=0, le=1)
     lowres: float = Field(0.0, ge=0, le=1)
     lowres_least: float = Field(0.2, gt=0, le=1)
+    interpolations: tuple[Interpolation, ...] = Field(LOWRES_MODES, min_length=1)
+    occlude: float = Field(0.0, ge=0, le=1)
+    occluders: tuple[Literal["cutout", "mask", "glasses", "bar"], ...] = Field(("cutout", "mask", "glasses", "bar"), min_length=1)
     photometric: float = Field(0.0, ge=0, le=1)
     strength: float = Field(0.5, ge=0, le=1)
 
@@ -48,7 +60,9 @@ def augment(image_BCHW: Tensor, config: AugmentConfig, generator: Generator) -> 
     if config.crop:
         changed_BCHW = _keep_rectangle(changed_BCHW, _chosen(size, config.crop, generator), generator)
     if config.lowres:
-        changed_BCHW = _blur_by_size(changed_BCHW, _chosen(size, config.lowres, generator), config.lowres_least, generator)
+        changed_BCHW = _blur_by_size(changed_BCHW, _chosen(size, config.lowres, generator), config, generator)
+    if config.occlude:
+        changed_BCHW = occlude(changed_BCHW, _chosen(size, config.occlude, generator), config.occluders, generator)
     if config.photometric:
         changed_BCHW = _photometric(changed_BCHW, _chosen(size, config.photometric, generator), config.strength, generator)
     return changed_BCHW
@@ -92,16 +106,16 @@ def _keep_rectangle(image_BCHW: Tensor, chosen_B: Tensor, generator: Generator) 
     return torch.where(kept_BHW[:, None], image_BCHW, BLACK)
 
 
-def _blur_by_size(image_BCHW: Tensor, chosen_B: Tensor, least: float, generator: Generator) -> Tensor:
+def _blur_by_size(image_BCHW: Tensor, chosen_B: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     size, _, height, width = image_BCHW.shape
-    ratio_B = _uniform((size,), least, 1.0, generator)
-    mode_B2 = torch.randint(len(LOWRES_MODES), (size, 2), generator=generator)
+    ratio_B = _uniform((size,), config.lowres_least, 1.0, generator)
+    mode_B2 = torch.randint(len(config.interpolations), (size, 2), generator=generator)
     changed_BCHW = image_BCHW.clone()
     for row in torch.nonzero(chosen_B).flatten().tolist():
         small_hw = (max(1, round(height * float(ratio_B[row]))), max(1, round(width * float(ratio_B[row]))))
-        down, up = (LOWRES_MODES[mode] for mode in mode_B2[row].tolist())
-        small = F.interpolate(image_BCHW[row : row + 1], small_hw, mode=down)
-        changed_BCHW[row : row + 1] = F.interpolate(small, (height, width), mode=up).clamp_(-1.0, 1.0)
+        down, up = (config.interpolations[mode] for mode in mode_B2[row].tolist())
+        small = resized(image_BCHW[row : row + 1], small_hw, down)
+        changed_BCHW[row : row + 1] = resized(small, (height, width), up).clamp_(-1.0, 1.0)
     return changed_BCHW
 
 

@@ -9,9 +9,13 @@ from torch import nn
 
 from ..core.config import Config
 from ..core.registry import Registry
+from .afa import DualConfig, DualNetwork
 
 BACKBONES: Registry[type[nn.Module]] = Registry("backbone", "facefoundry.recognition")
-"""Each entry: `cls(*, embed_dim, width, dropout, affine, shrink)`; (B, 3, 112, 112) in [-1, 1] → raw embeddings, (B, embed_dim)."""
+"""Each entry: `cls(*, embed_dim, width, dropout, affine, shrink, channels, side)`; (B, 3, 112, 112) in [-1, 1] → raw embeddings, (B, embed_dim).
+
+Its parts are pool, stem, blocks and `tail`, in this order; who wants the maps between them runs the parts.
+"""
 
 
 class BackboneConfig(Config):
@@ -26,6 +30,8 @@ class BackboneConfig(Config):
             networks have none; a student of another network's embedding needs them to match its unequal variances.
         shrink: average-pool the face by this factor before the first layer; 2 is about four times faster and meant for
             trainings on a CPU. Embeddings still come from 112×112 faces.
+        dual: every batch normalisation twice, for clean and attacked faces, with a predictor that fuses them (AFA; `train afa` trains it).
+        channels, side: of the input, where that is not a face (the protected representations of consumers/privacy): (B, channels, side, side).
     """
 
     name: str = "mobilefacenet"
@@ -34,10 +40,14 @@ class BackboneConfig(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     affine: bool = False
     shrink: Literal[1, 2] = 1
+    dual: DualConfig | None = None
+    channels: int = Field(3, ge=1)
+    side: int = Field(112, ge=16, le=112)
 
     def build(self) -> nn.Module:
         """Return the network with fresh weights (drawn from torch's global generator: fork and seed it before)."""
-        return BACKBONES[self.name](embed_dim=self.embed_dim, width=self.width, dropout=self.dropout, affine=self.affine, shrink=self.shrink)
+        network = BACKBONES[self.name](**self.model_dump(exclude={"name", "dual"}))
+        return DualNetwork(network, self.dual) if self.dual else network
 
 
 def scaled(channels: int, width: float) -> int:
@@ -45,9 +55,9 @@ def scaled(channels: int, width: float) -> int:
     return max(8, int(channels * width / 8 + 0.5) * 8)
 
 
-def last_side(shrink: int) -> int:
-    """Height and width of the last feature map: four halvings of 112 / shrink, rounded up (7 or 4)."""
-    return -(-112 // (16 * shrink))
+def last_side(shrink: int, side: int = 112) -> int:
+    """Height and width of the last feature map: four halvings of side / shrink, rounded up (for 112: 7 or 4)."""
+    return -(-side // (16 * shrink))
 
 
 def init_convolutions(network: nn.Module) -> None:

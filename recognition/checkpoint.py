@@ -33,8 +33,15 @@ def load_network(path: Path) -> tuple[nn.Module, dict[str, Any]]:
     Raises:
         UserError: not safetensors (a pickle is never opened), truncated, not a recogniser, or tensors that do not fit.
     """
-    tensors, config, facts = load_weights(path, kind=KIND)
+    network, _, facts = load_recogniser(path)
+    return network, facts
+
+
+def load_recogniser(path: Path) -> tuple[nn.Module, BackboneConfig, dict[str, Any]]:
+    """Return what `load_network` does, with the settings in between: for whoever trains the network further and stores it again."""
+    tensors, values, facts = load_weights(path, kind=KIND)
+    config = BackboneConfig.parse(values, source=f"header of {path}")
     with torch.random.fork_rng(devices=[]):
-        network = BackboneConfig.parse(config, source=f"header of {path}").build()
+        network = config.build()
     load_into(network, tensors, path)
-    return network.eval(), facts
+    return network.eval(), config, facts

@@ -6,6 +6,8 @@ above cos(θ + m), not above its monotone replacement. Fixed: the gradient at co
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -23,6 +25,7 @@ class CurricularFace(MarginHead):
         t_alpha: weight of the batch's mean target cosine in the running mean t.
     """
 
+    reads_sharded: ClassVar[frozenset[str]] = frozenset({"target_B"})
     t: Tensor
 
     def __init__(self, *, scale: float = 64.0, margin: float = 0.5, t_alpha: float = 0.01) -> None:

@@ -60,6 +60,8 @@ class DistilRecipe(LoopConfig):
         ekd: the rank loss of evaluation-oriented distillation, with its own weights.
         head: margin head on the data's identities beside the teacher, weight 1.
         teacher: name of the embedder whose rows are learned.
+        live: the teacher looks at the changed faces of every step, as the published recipes do (EKD); else once at each face as it is, which costs
+            one pass over the data and teaches the student not to mind the changes.
     """
 
     batch: int = Field(64, ge=2)
@@ -73,6 +75,7 @@ class DistilRecipe(LoopConfig):
     ekd: EkdRows | None = None
     head: HeadConfig | None = None
     teacher: str = "dlib"
+    live: bool = False
 
     @property
     def grouped_rows(self) -> int:
@@ -94,11 +97,14 @@ class DistilObjective(nn.Module):
     """Student and losses; forward(image_BCHW, unit teacher rows, labels) → loss and its parts.
 
     Rows drawn singly come first, then those in groups of one identity. Losses between images look at the rows of all processes.
+
+    Args:
+        teacher: looks at the faces of every step, in place of the rows given; no part of the module: it is neither trained nor stored.
     """
 
-    def __init__(self, network: nn.Module, recipe: DistilRecipe, identities: int = 0) -> None:
+    def __init__(self, network: nn.Module, recipe: DistilRecipe, identities: int = 0, teacher: Embedder | None = None) -> None:
         super().__init__()
-        self.network, self._recipe = network, recipe
+        self.network, self._recipe, self._teacher = network, recipe, teacher
         self.ekd = Ekd(recipe.ekd) if recipe.ekd else None
         self.centres = ClassCentres(identities, recipe.backbone.embed_dim) if recipe.head else None
         self.head = recipe.head.build() if recipe.head else None
@@ -106,6 +112,9 @@ class DistilObjective(nn.Module):
     def forward(self, image_BCHW: Tensor, teacher_BD: Tensor, label_B: Tensor) -> dict[str, Tensor]:
         with autocast(image_BCHW.device, self._recipe.precision):
             raw_BD = self.network(image_BCHW)
+        if self._teacher is not None:
+            with torch.no_grad():
+                teacher_BD = self._teacher(image_BCHW)
         parts = self._teacher_terms(raw_BD.float(), teacher_BD)
         loss = sum((weight * value for weight, value in parts.values()), raw_BD.new_zeros((), dtype=torch.float32))
         found = {name: value for name, (_, value) in parts.items()}
@@ -144,21 +153,24 @@ def distil(recipe: DistilRecipe, faces: Faces, out: Path, *, teacher_ND: np.ndar
     Args:
         faces: aligned faces; identities are used by `ekd` and `head` only.
         out: folder of the logs, the resume state and the result.
-        teacher_ND: unit teacher rows in the order of `faces`; without them `teacher`, or the recipe's, embeds the faces.
+        teacher_ND: unit teacher rows in the order of `faces`; without them `teacher`, or the recipe's, embeds the faces (with `live`: in every step).
         facts: provenance that goes into the header beside the recipe.
 
     Raises:
         UserError: sizes that do not fit; see also `run_loop`.
     """
-    if teacher_ND is None:
-        teacher_ND = embed_faces(teacher or load_embedder(recipe.teacher), faces.image_NHWC)
+    if recipe.live and teacher_ND is not None:
+        raise UserError("'live' wants the teacher itself in every step, not its rows; leave the rows out, or set live: false")
+    eyes = (teacher or load_embedder(recipe.teacher)) if teacher_ND is None else None
+    if eyes is not None:
+        teacher_ND = _places(len(faces), eyes.dim) if recipe.live else embed_faces(eyes, faces.image_NHWC)
     own_space = recipe.cosine or recipe.feature
     if len(teacher_ND) != len(faces) or (own_space and teacher_ND.shape[1:] != (recipe.backbone.embed_dim,)):
         raise UserError(f"teacher rows have shape {teacher_ND.shape}, expected ({len(faces)}, {recipe.backbone.embed_dim}): one row a face, as long as backbone.embed_dim")
     check_unit_rows("teacher_ND", teacher_ND)
     names, label_N = np.unique(faces.identity_N, return_inverse=True)
     network = fresh(recipe.backbone.build, recipe.seed, "student")
-    objective = fresh(lambda: DistilObjective(network, recipe, len(names)), recipe.seed, "centres")
+    objective = fresh(lambda: DistilObjective(network, recipe, len(names), eyes if recipe.live else None), recipe.seed, "centres")
     if recipe.ekd is not None:
         warn_small(recipe.batch)
     batches = _batches(recipe, faces, teacher_ND, label_N.astype(np.int64))
@@ -169,9 +181,14 @@ def distil(recipe: DistilRecipe, faces: Faces, out: Path, *, teacher_ND: np.ndar
     return path
 
 
+def _places(count: int, dim: int) -> np.ndarray:
+    """Unit rows that hold the places of those a live teacher gives; one row's memory."""
+    return np.broadcast_to(np.eye(1, dim, dtype=np.float32), (count, dim))
+
+
 def _batches(recipe: DistilRecipe, faces: Faces, teacher_ND: np.ndarray, label_N: np.ndarray) -> Batches | JointBatches:
     """Lay out a step: rows drawn singly, then EKD's rows in groups of one identity."""
-    targets = (torch.from_numpy(teacher_ND), torch.from_numpy(label_N))
+    targets = (torch.from_numpy(np.ascontiguousarray(teacher_ND)), torch.from_numpy(label_N))
     single = Batches(faces.image_NHWC, targets, batch=recipe.batch - recipe.grouped_rows, seed=recipe.seed, changes=recipe.augment)
     if recipe.ekd is None:
         return single

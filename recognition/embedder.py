@@ -66,16 +66,22 @@ class MobileFaceNetSmall(TorchEmbedder):
 
 
 def load_embedder(name: str | Path) -> Embedder:
-    """Return an embedder by its name in `EMBEDDERS` or by the path of a `.safetensors` recogniser.
+    """Return an embedder by name: one of `EMBEDDERS`, the path of a `.safetensors` recogniser, `onnx:FILE` or `insightface:FOLDER`.
 
     Raises:
         UserError: unknown name, or a file that is not a recogniser.
     """
     if str(name) in EMBEDDERS:
         return EMBEDDERS[str(name)]()
+    kind, _, place = str(name).partition(":")
+    if kind in ("onnx", "insightface") and place:
+        # Here, not above: that module needs packages that not everybody has.
+        from .onnx_embedder import InsightfaceEmbedder, OnnxEmbedder
+
+        return (OnnxEmbedder if kind == "onnx" else InsightfaceEmbedder)(place)
     path = Path(name)
     if path.suffix != ".safetensors" and not path.exists():
-        raise UserError(f"unknown embedder '{name}'; {near_names(str(name), EMBEDDERS)}, or the path of a .safetensors recogniser")
+        raise UserError(f"unknown embedder '{name}'; {near_names(str(name), EMBEDDERS)}, or the path of a .safetensors recogniser, onnx:FILE, insightface:FOLDER")
     network, _ = load_network(path)
     return TorchEmbedder(network, name=path.stem)
 

@@ -8,6 +8,9 @@ ones; `compat=True` does that.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -15,8 +18,28 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+_ALONE: ContextVar[bool] = ContextVar("each_alone", default=False)
+
+
+@contextmanager
+def each_alone() -> Iterator[None]:
+    """Within, every process counts as the only one: for code that sums over processes, where each process already has all rows."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+def process_rank() -> int:
+    """Return this process's number among those that train together, from 0."""
+    return dist.get_rank() if world_size() > 1 else 0
+
+
 def world_size() -> int:
     """Return the number of processes that train together, 1 without a process group."""
+    if _ALONE.get():
+        return 1
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -39,6 +62,23 @@ def gather_rows(row_BX: Tensor, *, compat: bool = False) -> Tensor:
     if world_size() == 1:
         return row_BX
     return _Gather.apply(row_BX, world_size() * (world_size() if compat else 1))
+
+
+def sum_gradients(x: Tensor) -> Tensor:
+    """Return the tensor itself; its gradient will be the sum over all processes, for what each of them uses for another part of one loss."""
+    return _SumGradients.apply(x) if world_size() > 1 else x
+
+
+class _SumGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous().clone()
+        dist.all_reduce(gradient)
+        return gradient
 
 
 class _Gather(torch.autograd.Function):

@@ -37,10 +37,12 @@ class MarginHead(nn.Module):
     Attributes:
         reads: what the head wants beside cosines and labels, each a keyword of its forward: "norm_B" (length of each raw
             embedding) or "fixed" (a `FixedCosines`). `margin_loss` hands it over.
+        reads_sharded: what it wants in addition where the classes are spread over processes (see `partial_fc`): "target_B".
         true_gradient: False where the gradient is by intention not that of the value.
     """
 
     reads: ClassVar[frozenset[str]] = frozenset()
+    reads_sharded: ClassVar[frozenset[str]] = frozenset()
     true_gradient: ClassVar[bool] = True
 
     def __init__(self, *, scale: float) -> None:
@@ -101,6 +103,11 @@ class ClassCentres(nn.Module):
         with torch.autocast(embed_BD.device.type, enabled=False):
             cos_BI = F.normalize(embed_BD.float()) @ F.normalize(self.weight.float()).T
         return cos_BI.clamp(-1.0, 1.0)
+
+    def assign(self, centre_ID: Tensor) -> None:
+        """Set the centres, (I, D)."""
+        with torch.no_grad():
+            self.weight.copy_(centre_ID)
 
     def fixed(self, embed_BD: Tensor) -> FixedCosines:
         """Return a function that gives the cosines of some (row, class) pairs with no gradient to the centres."""

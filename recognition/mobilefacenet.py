@@ -5,6 +5,8 @@ Source: Chen et al., "MobileFaceNets", CCBR 2018 (arXiv 1804.07573); layer table
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -38,8 +40,8 @@ class Bottleneck(nn.Module):
         return x_BCHW + self.path(x_BCHW) if self.residual else self.path(x_BCHW)
 
 
-# (inner channels, output channels, stride of the first block, residual blocks after it): rows 3-8 of the table.
-STAGES = ((128, 64, 2, 4), (256, 128, 2, 6), (512, 128, 2, 0))
+# (inner channels of the block that halves the side, output channels, inner channels of the residual blocks after it): rows 3-8 of the table.
+STAGES = ((128, 64, 128), (256, 128, 256), (512, 128, 256))
 
 
 @BACKBONES.register("mobilefacenet")
@@ -52,33 +54,44 @@ class MobileFaceNet(nn.Module):
         dropout: must be 0; the published network has none.
         affine: learned scale and offset in the last normalisation (published: none).
         shrink: factor of an average pooling of the input (published: 1).
+        channels, side: of the input (published: 3 and 112).
     """
 
-    def __init__(self, *, embed_dim: int = 512, width: float = 1.0, dropout: float = 0.0, affine: bool = False, shrink: int = 1) -> None:
+    repeats: ClassVar[tuple[int, int, int]] = (4, 6, 2)
+    wider: ClassVar[int] = 1
+    """Factor on the channels between blocks, not on those inside (insightface)."""
+
+    def __init__(self, *, embed_dim: int = 512, width: float = 1.0, dropout: float = 0.0, affine: bool = False, shrink: int = 1, channels: int = 3, side: int = 112) -> None:
         super().__init__()
         if dropout:
             raise UserError(f"mobilefacenet has no dropout layer, got dropout={dropout}; use 0")
-        c = scaled(64, width)
+        c = scaled(64 * self.wider, width)
         last = scaled(512, width)
         self.pool = nn.AvgPool2d(shrink)
-        self.stem = nn.Sequential(ConvUnit(3, c, kernel=3, stride=2, padding=1), ConvUnit(c, c, kernel=3, padding=1, groups=c))
+        self.stem = nn.Sequential(ConvUnit(channels, c, kernel=3, stride=2, padding=1), self._second(c, width))
         blocks: list[nn.Module] = []
-        for inner, out, stride, repeats in STAGES:
-            c_out = scaled(out, width)
-            blocks.append(Bottleneck(c, scaled(inner, width), c_out, stride=stride, residual=False))
+        for (inner, out, residual), repeats in zip(STAGES, self.repeats):
+            c_out = scaled(out * self.wider, width)
+            blocks.append(Bottleneck(c, scaled(inner, width), c_out, stride=2, residual=False))
             c = c_out
-            blocks += [Bottleneck(c, scaled(inner, width), c, stride=1, residual=True) for _ in range(repeats)]
-        # Row 8: the 7×7 residual blocks have 256 inner channels, not the 512 of the block before them.
-        blocks += [Bottleneck(c, scaled(256, width), c, stride=1, residual=True) for _ in range(2)]
+            blocks += [Bottleneck(c, scaled(residual, width), c, stride=1, residual=True) for _ in range(repeats)]
         self.blocks = nn.Sequential(*blocks)
         self.spread = ConvUnit(c, last)
-        self.gather = ConvUnit(last, last, kernel=last_side(shrink), groups=last, linear=True)
+        self.gather = ConvUnit(last, last, kernel=last_side(shrink, side), groups=last, linear=True)
         self.project = nn.Linear(last, embed_dim, bias=False)
         self.norm = nn.BatchNorm1d(embed_dim, affine=affine)
         init_convolutions(self)
 
+    def _second(self, channels: int, width: float) -> nn.Module:
+        """Row 2: depthwise; where the stem is wider than the table's 64 channels, in groups of several."""
+        return ConvUnit(channels, channels, kernel=3, padding=1, groups=scaled(64, width))
+
     def forward(self, image_BCHW: Tensor) -> Tensor:
-        x = self.gather(self.spread(self.blocks(self.stem(self.pool(image_BCHW))))).flatten(1)
+        return self.tail(self.blocks(self.stem(self.pool(image_BCHW))))
+
+    def tail(self, x_BCHW: Tensor) -> Tensor:
+        """Last map of `blocks` → raw embeddings."""
+        x = self.gather(self.spread(x_BCHW)).flatten(1)
         # The last layers stay in float32 under autocast: their output is normalised and compared.
         with torch.autocast(x.device.type, enabled=False):
             return self.norm(self.project(x.float()))

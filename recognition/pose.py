@@ -1,7 +1,5 @@
-"""Head pose of aligned faces: dlib's 68 landmarks, and the weak-perspective camera under which a generic head explains them best.
+"""Head pose of aligned faces: dlib's 68 landmarks, and the weak-perspective camera under which a generic head explains them best (core.rigid).
 
-The camera x = s · R[:2] · X + t is found by alternating a closed-form rigid fit (Umeyama, PAMI 1991, in three dimensions) with the
-depths that fit implies: every round lowers the squared error in the image, and none needs a starting guess or OpenCV.
 Axes: N faces, P landmarks. Right, left, up and down are the viewer's.
 """
 
@@ -16,6 +14,7 @@ from ..core.check import check
 from ..core.euler import angles, rotation
 from ..core.progress import track
 from ..core.registry import Registry
+from ..core.rigid import weak_perspective
 from ..core.types import AttributePredictor
 from .align import predict_68
 
@@ -40,7 +39,6 @@ Rounded adult means of classical anthropometry (outer eye corners 90 mm apart, i
 114). The jaw line is left out: dlib follows the visible contour there, which is another place on the head at every yaw.
 """
 
-_ROUNDS = 60
 _ENLARGE = 2
 """dlib rounds landmarks to whole pixels; on the doubled crop that is half a pixel."""
 
@@ -97,22 +95,4 @@ def pose_degrees(landmark_NP2: np.ndarray, head_P3: np.ndarray) -> np.ndarray:
         head_P3: the same points on a head, x right, y down, z towards the camera.
     """
     check("landmark_NP2", landmark_NP2, f"N {len(head_P3)} 2")
-    return angles(_fit_rotation(landmark_NP2.astype(np.float64), head_P3)).astype(np.float32)
-
-
-def _fit_rotation(landmark_NP2: np.ndarray, head_P3: np.ndarray) -> np.ndarray:
-    """Rotations, (N, 3, 3), of the least-squares weak-perspective cameras."""
-    head_P3 = head_P3 - head_P3.mean(0)
-    seen_NP2 = landmark_NP2 - landmark_NP2.mean(1, keepdims=True)
-    depth_NP1 = np.zeros((*seen_NP2.shape[:2], 1))
-    # A flat start has two mirror-image answers (the sign of the turn): the head's own relief, at the face's scale, chooses the frontal one.
-    depth_NP1 += head_P3[:, 2:] * np.sqrt((seen_NP2**2).sum((1, 2)) / (head_P3[:, :2] ** 2).sum())[:, None, None]
-    for _ in range(_ROUNDS):
-        solid_NP3 = np.concatenate([seen_NP2, depth_NP1], axis=2)
-        left, singular, right = np.linalg.svd(np.swapaxes(solid_NP3, 1, 2) @ head_P3)
-        sign_N3 = np.ones_like(singular)
-        sign_N3[:, 2] = np.sign(np.linalg.det(left) * np.linalg.det(right))
-        turn_N33 = (left * sign_N3[:, None]) @ right
-        scale_N = (singular * sign_N3).sum(1) / (head_P3**2).sum()
-        depth_NP1 = scale_N[:, None, None] * (head_P3 @ np.swapaxes(turn_N33, 1, 2))[:, :, 2:]
-    return turn_N33
+    return angles(weak_perspective(landmark_NP2.astype(np.float64), head_P3)[0]).astype(np.float32)

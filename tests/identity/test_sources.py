@@ -9,6 +9,8 @@ import facefoundry
 from facefoundry.core.errors import UserError
 from facefoundry.core.images import decode
 from facefoundry.identity.ingest import ingest
+from facefoundry.identity.rec_faces import ImageRecord, pack, write_rec
+from facefoundry.identity.recordio import write_records
 from facefoundry.identity.sources import load_faces
 
 SHARED = Path(facefoundry.__file__).resolve().parent.parent / "shared" / "data"
@@ -49,3 +51,26 @@ def test_no_usable_face_is_a_user_error(tmp_path, make_folder):
 def test_real_evaluation_faces():
     faces = load_faces(SHARED / "faces" / "lfw_folds7_8.zip")
     assert len(faces) == 2585 and len(faces.names) == 886 and faces.failed == ()
+
+
+def test_a_rec_set_is_read_by_its_file_and_by_its_folder(tmp_path, people):
+    images = list(people.values())
+    write_rec(tmp_path / "set" / "train.rec", list(zip([0, 0, 1, 1, 1, 2], images)))
+    for path in (tmp_path / "set" / "train.rec", tmp_path / "set"):
+        faces = load_faces(path)
+        assert faces.names == ("000000", "000001", "000002") and faces.identity_N.tolist() == [0, 0, 1, 1, 1, 2] and faces.failed == ()
+        for image, data in zip(faces.image_NHWC, images):
+            np.testing.assert_array_equal(image, decode(data))
+    (tmp_path / "set" / "labels.tsv").write_text("label\tidentity\timages\n0\tann\t2\n1\tbob\t3\n2\tcid\t1\n")
+    assert load_faces(tmp_path / "set").names == ("ann", "bob", "cid")
+
+
+def test_a_rec_set_without_header_and_with_a_bad_image(tmp_path, people, picture):
+    images = [*people.values()][:2]
+    records = [pack(ImageRecord(labels=(float(label),), image=image)) for label, image in zip((7, 9, 9), (*images, picture(3)[:-60]))]
+    write_records(tmp_path / "im2rec.rec", list(enumerate(records)))
+    faces = load_faces(tmp_path / "im2rec.rec")
+    assert faces.names == ("000007", "000009") and len(faces) == 2 and [path for path, _ in faces.failed] == ["im2rec.rec#00000002"]
+    (tmp_path / "im2rec.rec").write_bytes((tmp_path / "im2rec.rec").read_bytes()[:-40])
+    with pytest.raises(UserError, match="im2rec"):
+        load_faces(tmp_path / "im2rec.rec")

@@ -11,7 +11,7 @@ import tarfile
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from facefoundry.challenge.rec_faces import iter_faces, read_property
+from facefoundry.identity.rec_faces import iter_faces, read_property
 from facefoundry.core.errors import UserError
 from facefoundry.core.images import decode, encode_png
 from facefoundry.identity.dataset import FaceDataset, finalise, shard_path, write_shard

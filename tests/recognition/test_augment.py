@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,8 @@ import torch
 from facefoundry.core.errors import UserError
 from facefoundry.recognition.augment import AugmentConfig, augment
 from facefoundry.recognition.batches import Batches
+from facefoundry.recognition.occluders import OCCLUDERS
+from facefoundry.recognition.resize import resized
 
 STRONG = AugmentConfig(flip=0.5, shift=0.05, zoom=0.05, crop=0.5, lowres=0.5, photometric=0.5)
 
@@ -100,3 +104,60 @@ def test_rows_count_as_often_as_they_are_told():
     share_N = np.bincount(seen, minlength=10) / len(seen)
     np.testing.assert_allclose(share_N, times_N / 18, atol=0.02)  # what a pass drops at its end differs from pass to pass
     assert np.array_equal(plain.rows(1), batches(times_N=np.ones(10, int)).rows(1))
+
+
+@pytest.mark.parametrize("kind", list(OCCLUDERS))
+def test_an_occluder_hides_one_connected_part_of_one_colour(kind):
+    image_BCHW = torch.rand(40, 3, 112, 112, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    config = AugmentConfig(flip=0, occlude=1, occluders=(kind,))
+    changed_BCHW = augment(image_BCHW, config, torch.Generator().manual_seed(2))
+    hidden_BHW = (changed_BCHW != image_BCHW).any(1)
+    share_B = hidden_BHW.float().mean((1, 2))
+    low, high = {"cutout": (0.05, 0.6), "mask": (0.25, 0.5), "glasses": (0.05, 0.2), "bar": (0.05, 0.5)}[kind]
+    assert low < float(share_B.min()) and float(share_B.max()) < high and len(share_B.unique()) > 10
+    for changed_CHW, hidden_HW in zip(changed_BCHW, hidden_BHW):
+        assert len(changed_CHW[:, hidden_HW].unique(dim=1)[0]) == 1
+    assert torch.equal(changed_BCHW, augment(image_BCHW, config, torch.Generator().manual_seed(2)))
+
+
+def test_occluders_stand_where_the_parts_of_an_aligned_face_are():
+    image_BCHW = torch.zeros(30, 3, 112, 112)
+    for kind, seen, unseen in (("mask", (95, 56), (45, 56)), ("glasses", (51, 38), (90, 56))):
+        changed_BCHW = augment(image_BCHW, AugmentConfig(flip=0, occlude=1, occluders=(kind,)), torch.Generator().manual_seed(2))
+        assert (changed_BCHW[:, :, seen[0], seen[1]] != 0).all() and (changed_BCHW[:, :, unseen[0], unseen[1]] == 0).all()
+
+
+def test_only_the_chosen_are_occluded_and_old_recipes_draw_as_before():
+    image_BCHW = torch.rand(200, 3, 112, 112) * 2 - 1
+    changed_BCHW = augment(image_BCHW, AugmentConfig(flip=0, occlude=0.3), torch.Generator().manual_seed(2))
+    share = float((changed_BCHW != image_BCHW).flatten(1).any(1).float().mean())
+    assert 0.2 < share < 0.4
+    assert AugmentConfig().interpolations == ("nearest", "bilinear", "area", "bicubic") and AugmentConfig().occlude == 0
+
+
+def test_lanczos_is_the_sum_that_its_formula_says():
+    image_BCHW = torch.rand(1, 2, 9, 11, dtype=torch.float64)
+
+    def pixel(line, target, count):
+        centre, total, weight = (target + 0.5) * len(line) / count - 0.5, 0.0, 0.0
+        for place in range(math.floor(centre) - 3, math.floor(centre) + 5):
+            x = (centre - place) * math.pi
+            w = 1.0 if x == 0 else math.sin(x) / x * math.sin(x / 4) / (x / 4)
+            total, weight = total + w * float(line[min(max(place, 0), len(line) - 1)]), weight + w
+        return total / weight
+
+    for size in ((5, 11), (20, 11)):
+        found = resized(image_BCHW, size, "lanczos")
+        assert found.shape == (1, 2, *size)
+        assert all(abs(float(found[0, 1, row, 3]) - pixel(image_BCHW[0, 1, :, 3], row, size[0])) < 1e-6 for row in range(size[0]))
+    flat = torch.full((1, 3, 112, 112), 0.25)
+    assert torch.allclose(resized(resized(flat, (23, 31), "lanczos"), (112, 112), "lanczos"), flat, atol=1e-5)
+
+
+def test_every_interpolation_runs_and_stays_in_range():
+    image_BCHW = torch.rand(12, 3, 112, 112) * 2 - 1
+    config = AugmentConfig(flip=0, lowres=1, interpolations=("lanczos", "bicubic", "area", "bilinear", "nearest"))
+    changed_BCHW = augment(image_BCHW, config, torch.Generator().manual_seed(0))
+    assert changed_BCHW.abs().max() <= 1 and (changed_BCHW != image_BCHW).flatten(1).any(1).sum() >= 10
+    with pytest.raises(UserError, match="interpolations"):
+        AugmentConfig.parse({"interpolations": ["cubic"]})

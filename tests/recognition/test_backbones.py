@@ -13,7 +13,7 @@ from facefoundry.recognition.backbones import BACKBONES, BackboneConfig
 
 @pytest.mark.parametrize(
     ("name", "millions", "gmac"),
-    [("mobilefacenet", 1.199, 0.221), ("ir-18", 24.02, 2.60), ("ir-34", 34.13, 4.45), ("ir-50", 43.59, 6.30), ("ir-100", 65.15, 12.08)],
+    [("mobilefacenet", 1.199, 0.221), ("ir-18", 24.02, 2.60), ("ir-34", 34.13, 4.45), ("ir-50", 43.59, 6.30), ("ir-100", 65.15, 12.08), ("ir-se-50", 43.81, 6.30), ("mbf", 2.06, 0.4375), ("mbf-large", 6.315, 1.816), ("iresnet-50", 43.59, 6.31), ("iresnet-100", 65.16, 12.09)],
 )
 def test_parameters_and_multiply_adds(name, millions, gmac):
     with FakeTensorMode():  # shapes only: IR-100 would take seconds

@@ -158,3 +158,33 @@ def test_nothing_to_learn_is_refused():
         DistilRecipe.parse(TINY | ALONE)
     with pytest.raises(UserError, match="cannot be computed in parts"):
         DistilRecipe.parse(TINY | {"ekd": {}, "accumulate": 2})
+
+
+class Bright:
+    """A teacher that sees how bright a face is, and counts."""
+
+    name, dim, differentiable = "bright", 16, False
+
+    def __init__(self):
+        self.seen = []
+
+    def __call__(self, image_BCHW):
+        self.seen.append(image_BCHW.clone())
+        row_BD = torch.zeros(len(image_BCHW), 16)
+        row_BD[:, 0], row_BD[:, 1] = image_BCHW.mean((1, 2, 3)), 0.5
+        return torch.nn.functional.normalize(row_BD)
+
+
+def test_a_live_teacher_sees_what_the_student_sees(tmp_path):
+    recipe = DistilRecipe.parse(TINY | {"live": True, "augment": {"flip": 1.0}, "relation": 0.0})
+    teacher, found = Bright(), made_faces()
+    distil(recipe, found, tmp_path / "live", teacher=teacher)
+    assert [len(image) for image in teacher.seen] == [16, 16, 16], "one look a step, and none at the faces as they are"
+    known = torch.from_numpy(found.image_NHWC[:, :, ::-1].copy()).permute(0, 3, 1, 2) / 127.5 - 1  # mirrored
+    assert all(((known - image).abs().amax((1, 2, 3)) < 1e-5).any() for image in teacher.seen[0])
+    still = Bright()
+    distil(recipe.model_copy(update={"live": False}), found, tmp_path / "still", teacher=still)
+    assert sum(map(len, still.seen)) == len(found)
+    assert logged(tmp_path / "live")[0]["cosine"] == pytest.approx(logged(tmp_path / "still")[0]["cosine"], abs=1e-4), "a mirror image is as bright"
+    with pytest.raises(UserError, match="live: false"):
+        distil(recipe, found, tmp_path / "rows", teacher_ND=np.eye(1, 16, dtype=np.float32).repeat(36, 0))

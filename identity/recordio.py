@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..core.errors import UserError
-from ..core.files import write_atomic, write_bytes
-from .lists import read_lines
+from ..core.files import read_lines, write_atomic, write_bytes
 
 MAGIC = 0xCED7230A
 _MAGIC_BYTES = struct.pack("<I", MAGIC)

@@ -6,8 +6,8 @@ import struct
 
 import numpy as np
 import pytest
-from facefoundry.challenge.rec_faces import ImageRecord, iter_faces, pack, read_property, unpack, write_rec
-from facefoundry.challenge.recordio import MAGIC, RecordFile, encode_record, read_index, write_records
+from facefoundry.identity.rec_faces import ImageRecord, iter_faces, pack, read_property, unpack, write_rec
+from facefoundry.identity.recordio import MAGIC, RecordFile, encode_record, read_index, write_records
 from facefoundry.core.errors import UserError
 
 M = struct.pack("<I", MAGIC)

@@ -1,0 +1,113 @@
+"""Learning the albedo model from photographs taken under one light: unwrap, take the shared light away, fill what is not seen, principal components.
+
+[C] The photographs' light is fitted once for all people (a studio's does not change), so that a person's tone is not taken for light. Axes: N people, A components, H W of the texture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ..core.errors import UserError
+from ..core.progress import track
+from .albedo import AlbedoModel
+from .fit import FitSettings, fit_landmarks
+from .light import fit_light, sh_basis
+from .morphable import PARTS, MorphableHead
+from .skin_colour import ToneModel, density, linear
+from .unwrap import Texels, fill, unwrap
+
+_SEEN = 0.30
+"""Least cosine towards the camera of a texel that counts as seen."""
+_CALM = 0.55
+"""Density by which skin may differ from the person's own; more is hair, a shadow or the background."""
+_LIGHT_ROUNDS = 4
+_SURFACE = ("skin", "lips", "brows")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Unwrapped:
+    """Pictures in the texture: colours in sRGB numbers, normals, cosines."""
+
+    colour_NHW3: np.ndarray
+    normal_NHW3: np.ndarray
+    seen_NHW: np.ndarray
+
+
+def fit_albedo(head: MorphableHead, images: Iterable[np.ndarray], landmark_N682: np.ndarray, *, licence: str, components: int = 24, size: int = 128) -> AlbedoModel:
+    """Learn a model.
+
+    Args:
+        images: uint8 RGB (H, W, 3), one a person, frontal, neutral, all under one light; in the landmarks' order.
+        landmark_N682: dlib's points in them, px.
+        licence: of the photographs, to be stated with the model.
+        components: fewer than people.
+
+    Raises:
+        UserError: too few people.
+    """
+    if len(landmark_N682) <= components:
+        raise UserError(f"{len(landmark_N682)} faces for {components} components; give more photographs, or fewer components")
+    texels = Texels.of(head, size)
+    found = _unwrap_all(head, texels, images, landmark_N682)
+    skin_HW = texels.part_HW == PARTS.index("skin")
+    surface_HW = np.isin(texels.part_HW, [PARTS.index(name) for name in _SURFACE])
+    albedo_NHW3 = found.colour_NHW3 / _shared_light(found, skin_HW)
+    clear_NHW = found.seen_NHW > _SEEN
+    face_HW = skin_HW & (np.median(found.seen_NHW, axis=0) > 0.6)
+    skin_N3 = np.stack([np.median(linear(albedo[face_HW & clear]), axis=0) for albedo, clear in zip(albedo_NHW3, clear_NHW)])
+    detail_NHW3 = density(linear(albedo_NHW3.clip(0.0, 1.0))) - density(skin_N3)[:, None, None]
+    clear_NHW &= ~skin_HW | (np.abs(detail_NHW3).max(3) < _CALM)
+    detail_NHW3 = _completed(detail_NHW3, clear_NHW & surface_HW, surface_HW)
+    middle_HW3 = detail_NHW3.mean(0)
+    _, deviation, axes = np.linalg.svd((detail_NHW3 - middle_HW3).reshape(len(detail_NHW3), -1) / np.sqrt(len(detail_NHW3) - 1), full_matrices=False)
+    basis_AHW3 = (deviation[:components, None] * axes[:components]).reshape(components, *middle_HW3.shape)
+    return AlbedoModel(tone=ToneModel.of(skin_N3), detail_HW3=middle_HW3.astype(np.float32), basis_AHW3=basis_AHW3.astype(np.float32), licence=licence)
+
+
+def _unwrap_all(head: MorphableHead, texels: Texels, images: Iterable[np.ndarray], landmark_N682: np.ndarray) -> _Unwrapped:
+    span_px = float(np.ptp(landmark_N682[:, :, 1], axis=1).mean())
+    # dlib errs by about a hundredth of the face.
+    fit = fit_landmarks(head, landmark_N682, FitSettings(noise_px=span_px / 100))
+    vertices_NV3 = head.vertices(fit.identity_NK, fit.expression_NE)
+    parts = []
+    for row, image_HWC in enumerate(track(images, "unwrapping", total=len(landmark_N682))):
+        smooth_HWC = gaussian_filter(image_HWC.astype(np.float32) / 255.0, (span_px / 400, span_px / 400, 0))
+        parts.append(unwrap(head, texels, vertices_NV3[row], fit.camera(slice(row, row + 1)), fit.pose_N3[row], smooth_HWC))
+    colour, normal, seen = (np.stack(column).astype(np.float32) for column in zip(*parts))
+    return _Unwrapped(colour_NHW3=colour, normal_NHW3=normal, seen_NHW=seen)
+
+
+def _shared_light(found: _Unwrapped, skin_HW: np.ndarray) -> np.ndarray:
+    """Return how bright the shared light makes each texel of each picture, (N, H, W, 3); 1 on average over the seen skin."""
+    use_NHW = skin_HW & (found.seen_NHW > _SEEN) & (found.colour_NHW3.max(3) < 0.98) & (found.colour_NHW3.min(3) > 0.03)
+    person_Q = np.nonzero(use_NHW)[0]
+    colour_Q3, normal_Q3 = found.colour_NHW3[use_NHW].astype(np.float64), found.normal_NHW3[use_NHW].astype(np.float64)
+    basis_Q9 = sh_basis(normal_Q3)
+    shade_Q3, keep_Q = np.ones_like(colour_Q3), np.ones(len(colour_Q3), bool)
+    for _ in range(_LIGHT_ROUNDS):
+        tone_N3 = np.stack([np.median((colour_Q3 / shade_Q3)[person_Q == row], axis=0) for row in range(len(use_NHW))])
+        light_93 = fit_light(normal_Q3[keep_Q], tone_N3[person_Q][keep_Q], colour_Q3[keep_Q], ridge=1e-3)
+        shade_Q3 = (basis_Q9 @ light_93).clip(0.3)
+        light_93 /= shade_Q3.mean(0)
+        shade_Q3 = (basis_Q9 @ light_93).clip(0.3)
+        # Brows, stubble and hair are no plain skin.
+        keep_Q = np.abs(np.log(colour_Q3 / (shade_Q3 * tone_N3[person_Q]))).max(1) < 0.35
+    return (sh_basis(found.normal_NHW3) @ light_93.astype(np.float32)).clip(0.3)
+
+
+def _completed(detail_NHW3: np.ndarray, clear_NHW: np.ndarray, surface_HW: np.ndarray) -> np.ndarray:
+    """Return the details with unseen texels from the other side of the face, else from the other people, else from the nearest texel; none off the surface."""
+    mirrored_NHW3, mirrored_NHW = detail_NHW3[:, :, ::-1], clear_NHW[:, :, ::-1] & clear_NHW.any(0)
+    filled_NHW3 = np.where((~clear_NHW & mirrored_NHW)[..., None], mirrored_NHW3, detail_NHW3)
+    known_NHW = clear_NHW | mirrored_NHW
+    share_HW = known_NHW.mean(0)
+    total_HW3 = (filled_NHW3 * known_NHW[..., None]).sum(0) / known_NHW.sum(0).clip(1)[..., None]
+    middle_HW3 = fill(total_HW3, (share_HW > 0.2) & surface_HW)
+    # Where the few who are seen would speak for all, the texture goes over into plain skin.
+    filled_NHW3 = np.where(known_NHW[..., None], filled_NHW3, middle_HW3)
+    trust_HW1 = gaussian_filter((share_HW > 0.2).astype(float), 2.0)[..., None]
+    return np.where(surface_HW[..., None], filled_NHW3 * trust_HW1 + middle_HW3 * (1 - trust_HW1), fill(middle_HW3, surface_HW))
