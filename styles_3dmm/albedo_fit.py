@@ -17,13 +17,15 @@ from .albedo import AlbedoModel
 from .fit import FitSettings, fit_landmarks
 from .light import fit_light, sh_basis
 from .morphable import PARTS, MorphableHead
-from .skin_colour import ToneModel, density, linear
-from .unwrap import Texels, fill, unwrap
+from .skin_colour import ToneModel, balance, density, linear
+from .unwrap import Texels, unwrap
 
-_SEEN = 0.30
-"""Least cosine towards the camera of a texel that counts as seen."""
-_CALM = 0.55
+_SEEN, _WELL_SEEN = 0.30, 0.65
+"""Cosines towards the camera from which, and over which, a texel counts in part and in full."""
+_CALM = 0.45
 """Density by which skin may differ from the person's own; more is hair, a shadow or the background."""
+_BEHIND_MM, _UNDER_CHIN_MM = -62.0, 4.0
+"""Ears, temples under hair and the neck, with collars, are plain skin."""
 _LIGHT_ROUNDS = 4
 _SURFACE = ("skin", "lips", "brows")
 
@@ -53,15 +55,17 @@ def fit_albedo(head: MorphableHead, images: Iterable[np.ndarray], landmark_N682:
         raise UserError(f"{len(landmark_N682)} faces for {components} components; give more photographs, or fewer components")
     texels = Texels.of(head, size)
     found = _unwrap_all(head, texels, images, landmark_N682)
-    skin_HW = texels.part_HW == PARTS.index("skin")
-    surface_HW = np.isin(texels.part_HW, [PARTS.index(name) for name in _SURFACE])
-    albedo_NHW3 = found.colour_NHW3 / _shared_light(found, skin_HW)
-    clear_NHW = found.seen_NHW > _SEEN
-    face_HW = skin_HW & (np.median(found.seen_NHW, axis=0) > 0.6)
-    skin_N3 = np.stack([np.median(linear(albedo[face_HW & clear]), axis=0) for albedo, clear in zip(albedo_NHW3, clear_NHW)])
-    detail_NHW3 = density(linear(albedo_NHW3.clip(0.0, 1.0))) - density(skin_N3)[:, None, None]
-    clear_NHW &= ~skin_HW | (np.abs(detail_NHW3).max(3) < _CALM)
-    detail_NHW3 = _completed(detail_NHW3, clear_NHW & surface_HW, surface_HW)
+    skin_HW, surface_HW = texels.part_HW == PARTS.index("skin"), np.isin(texels.part_HW, [PARTS.index(name) for name in _SURFACE])
+    albedo_NHW3 = linear((found.colour_NHW3 / _shared_light(found, skin_HW)).clip(0.0, 1.0))
+    face_HW = skin_HW & (np.median(found.seen_NHW, axis=0) > _WELL_SEEN)
+    skin_N3 = np.stack([np.median(albedo[face_HW & (seen > _SEEN)], axis=0) for albedo, seen in zip(albedo_NHW3, found.seen_NHW)])
+    detail_NHW3 = density(albedo_NHW3) - density(skin_N3)[:, None, None]
+    place_HW3 = texels.carry(head, head.mean_V3)
+    before_HW = surface_HW & (place_HW3[..., 2] > _BEHIND_MM) & (place_HW3[..., 1] < head.mean_V3[head.landmark_68[8], 1] + _UNDER_CHIN_MM)
+    calm_NHW = ~skin_HW | (np.abs(detail_NHW3).max(3) < _CALM)
+    share_NHW = ((found.seen_NHW - _SEEN) / (_WELL_SEEN - _SEEN)).clip(0.0, 1.0) * (before_HW & calm_NHW)
+    detail_NHW3 = _completed(detail_NHW3, share_NHW) * surface_HW[..., None]
+    skin_N3 = skin_N3 * balance(skin_N3)
     middle_HW3 = detail_NHW3.mean(0)
     _, deviation, axes = np.linalg.svd((detail_NHW3 - middle_HW3).reshape(len(detail_NHW3), -1) / np.sqrt(len(detail_NHW3) - 1), full_matrices=False)
     basis_AHW3 = (deviation[:components, None] * axes[:components]).reshape(components, *middle_HW3.shape)
@@ -99,15 +103,13 @@ def _shared_light(found: _Unwrapped, skin_HW: np.ndarray) -> np.ndarray:
     return (sh_basis(found.normal_NHW3) @ light_93.astype(np.float32)).clip(0.3)
 
 
-def _completed(detail_NHW3: np.ndarray, clear_NHW: np.ndarray, surface_HW: np.ndarray) -> np.ndarray:
-    """Return the details with unseen texels from the other side of the face, else from the other people, else from the nearest texel; none off the surface."""
-    mirrored_NHW3, mirrored_NHW = detail_NHW3[:, :, ::-1], clear_NHW[:, :, ::-1] & clear_NHW.any(0)
-    filled_NHW3 = np.where((~clear_NHW & mirrored_NHW)[..., None], mirrored_NHW3, detail_NHW3)
-    known_NHW = clear_NHW | mirrored_NHW
-    share_HW = known_NHW.mean(0)
-    total_HW3 = (filled_NHW3 * known_NHW[..., None]).sum(0) / known_NHW.sum(0).clip(1)[..., None]
-    middle_HW3 = fill(total_HW3, (share_HW > 0.2) & surface_HW)
-    # Where the few who are seen would speak for all, the texture goes over into plain skin.
-    filled_NHW3 = np.where(known_NHW[..., None], filled_NHW3, middle_HW3)
-    trust_HW1 = gaussian_filter((share_HW > 0.2).astype(float), 2.0)[..., None]
-    return np.where(surface_HW[..., None], filled_NHW3 * trust_HW1 + middle_HW3 * (1 - trust_HW1), fill(middle_HW3, surface_HW))
+def _completed(detail_NHW3: np.ndarray, share_NHW: np.ndarray) -> np.ndarray:
+    """Return the details with what is not seen from the other side of the face, else from the other people, else plain skin; shares make the borders soft."""
+    mirrored_NHW = share_NHW[:, :, ::-1] * (1.0 - share_NHW) * (share_NHW.mean(0) > 0)
+    total_NHW = share_NHW + mirrored_NHW
+    own_NHW3 = detail_NHW3 * share_NHW[..., None] + detail_NHW3[:, :, ::-1] * mirrored_NHW[..., None]
+    known_HW1 = total_NHW.mean(0)[..., None]
+    # Where hardly anybody is seen, a few must not speak for all.
+    trust_HW1 = gaussian_filter((known_HW1 / 0.4).clip(0.0, 1.0), (2.0, 2.0, 0.0))
+    middle_HW3 = trust_HW1 * own_NHW3.mean(0) / known_HW1.clip(1e-3)
+    return trust_HW1 * own_NHW3 + (1.0 - total_NHW[..., None] * trust_HW1) * middle_HW3
