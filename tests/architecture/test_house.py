@@ -138,10 +138,14 @@ def test_recipes_are_read_by_their_models():
     recipes = sorted((ROOT / "recipes").glob("*.yaml"))
     assert recipes
     for path in recipes:
-        _recipe_model(read_yaml(path)[0]).load(path)
+        _recipe_model(read_yaml(path)[0], path.stem).load(path)
 
 
-def _recipe_model(values: dict):
+def _recipe_model(values: dict, name: str):
+    from facefoundry.consumers.privacy.dctdp import DctdpRecipe
+    from facefoundry.consumers.privacy.duetface import DuetFaceRecipe
+    from facefoundry.consumers.privacy.minusface import MinusFaceRecipe
+    from facefoundry.consumers.privacy.partialface import PartialFaceRecipe
     from facefoundry.generators.id3_train import Id3Recipe
     from facefoundry.generators.morphface_train import MorphFaceRecipe
     from facefoundry.generators.train import GeneratorRecipe
@@ -154,4 +158,7 @@ def _recipe_model(values: dict):
     from facefoundry.recognition.train import RecogniserRecipe
 
     by_key = {"attack": AfaRecipe, "scales": FanRecipe, "quality_of": QualityRecipe, "identity_term": Id3Recipe, "style": MorphFaceRecipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "extends": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
+    privacy = {"privacy-dctdp": DctdpRecipe, "privacy-duetface": DuetFaceRecipe, "privacy-minusface": MinusFaceRecipe, "privacy-partialface": PartialFaceRecipe}
+    if name in privacy:
+        return privacy[name]
     return next((model for key, model in by_key.items() if key in values), RecogniserRecipe)

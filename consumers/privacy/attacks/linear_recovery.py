@@ -144,7 +144,7 @@ def _best_ridge(value: Tensor, vector: Tensor, wanted_NP: Tensor) -> float:
     for ridge in (scale * 10.0**power for power in range(-6, 5)):
         hat = vector * (value / (value + ridge))
         leverage_N1 = (hat * vector).sum(1, keepdim=True) + 1.0 / len(vector)
-        errors[ridge] = float(((wanted_NP - hat @ turned) / (1.0 - leverage_N1).clamp_min(1e-3)).square().mean())
+        errors[ridge] = float(((wanted_NP - hat @ turned) / (1.0 - leverage_N1).clamp_min(1e-12)).square().mean())
     return min(errors, key=errors.__getitem__)
 
 
