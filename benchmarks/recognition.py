@@ -83,27 +83,37 @@ def data(batch: int) -> Batches:
     return Batches(image_NHWC, torch.from_numpy(rng.integers(0, CLASSES, FACES)), batch=batch, seed=1, changes=AugmentConfig(flip=0.5))
 
 
+class Timed:
+    """Batches that note when each was asked for: a step lasts from its batch to the next."""
+
+    def __init__(self, batch: int) -> None:
+        self._batches, self.asked = data(batch), []
+        self.steps_per_epoch = self._batches.steps_per_epoch
+
+    def __call__(self, step: int, rank: int = 0, world: int = 1) -> tuple[torch.Tensor, ...]:
+        self.asked.append(clock())
+        return self._batches(step, rank, world)
+
+    @property
+    def seconds(self) -> float:
+        """Median of the steps, the first two left out."""
+        return float(np.median(np.diff(self.asked)[2:]))
+
+
 def house_seconds(config: BackboneConfig, batch: int, steps: int) -> float:
-    """Seconds of `steps` steps of our loop, start and end left out: the difference of a long run and a short one."""
-    taken = []
-    for count in (2, 2 + steps):
-        recipe = recipe_of(config, batch, count)
-        objective = fresh(lambda recipe=recipe: RecogniserObjective(recipe, CLASSES), 1, "recogniser")
-        with tempfile.TemporaryDirectory() as folder:
-            start = clock()
-            run_loop(objective, data(batch), recipe, Path(folder), data="noise")
-            taken.append(clock() - start)
-    return taken[1] - taken[0]
+    """Seconds of a step of our loop."""
+    recipe, batches = recipe_of(config, batch, 3 + steps), Timed(batch)
+    objective = fresh(lambda: RecogniserObjective(recipe, CLASSES), 1, "recogniser")
+    with tempfile.TemporaryDirectory() as folder:
+        run_loop(objective, batches, recipe, Path(folder), data="noise")
+    return batches.seconds
 
 
 def plain_seconds(config: BackboneConfig, batch: int, steps: int) -> float:
-    """Seconds of the same steps as one would write them in a script."""
-    network, centres, head, batches = config.build().train(), ClassCentres(CLASSES, config.embed_dim), HeadConfig(name="arcface").build(), data(batch)
+    """Seconds of the same step as one would write it in a script."""
+    network, centres, head, batches = config.build().train(), ClassCentres(CLASSES, config.embed_dim), HeadConfig(name="arcface").build(), Timed(batch)
     optimiser = torch.optim.SGD([*network.parameters(), *centres.parameters()], lr=0.1, momentum=0.9, weight_decay=5e-4)
-    start = 0.0
-    for step in range(2 + steps):
-        if step == 2:
-            start = clock()
+    for step in range(3 + steps):
         image_BCHW, label_B = batches(step)
         optimiser.zero_grad()
         loss = margin_loss(head, centres, network(image_BCHW), label_B)["loss"]
@@ -112,7 +122,7 @@ def plain_seconds(config: BackboneConfig, batch: int, steps: int) -> float:
         optimiser.step()
         if not torch.isfinite(loss):
             raise RuntimeError(f"loss {loss}")
-    return clock() - start
+    return batches.seconds
 
 
 def training(name: str, config: BackboneConfig, batch: int, steps: int, rounds: int) -> dict[str, float]:
@@ -120,9 +130,9 @@ def training(name: str, config: BackboneConfig, batch: int, steps: int, rounds: 
     found = {"house": float("inf"), "plain": float("inf")}
     for _ in range(rounds):
         found = {"house": min(found["house"], house_seconds(config, batch, steps)), "plain": min(found["plain"], plain_seconds(config, batch, steps))}
-    rate, peak, flop = batch * steps / found["house"], peak_flops(), training_flops(config)
+    rate, peak, flop = batch / found["house"], peak_flops(), training_flops(config)
     row = {
-        "network": name, "batch": batch, "images_a_second": rate, "plain_images_a_second": batch * steps / found["plain"], "house_over_plain": found["plain"] / found["house"],
+        "network": name, "batch": batch, "images_a_second": rate, "plain_images_a_second": batch / found["plain"], "house_over_plain": found["plain"] / found["house"],
         "gflop_an_image": flop / 1e9, "peak_gflop_a_second": peak / 1e9, "share_of_peak": rate * flop / peak,
     }  # fmt: skip
     log.info("training %s: %.1f images/s, plain %.1f (%.2f), %.0f %% of %.0f GFLOP/s", name, rate, row["plain_images_a_second"], row["house_over_plain"], 100 * row["share_of_peak"], peak / 1e9)

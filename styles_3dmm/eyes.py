@@ -126,7 +126,7 @@ def draw_eye(rng: np.random.Generator, size_px: tuple[int, int], *, infrared: bo
 def _lids(rng: np.random.Generator, gaze_3: np.ndarray, augment: bool) -> tuple[float, float]:
     """Heights of the lid edges; both follow the gaze up and down, the upper one more."""
     look = float(gaze_3[1])
-    upper, lower = rng.uniform(4.3, 6.6) - 6.5 * look, rng.uniform(3.2, 4.8) + 3.0 * look
+    upper, lower = rng.uniform(3.8, 6.0) - 8.5 * look, rng.uniform(4.4, 6.2) + 4.5 * look
     if augment and rng.random() < 0.3:  # drooping or blinking
         upper = upper - rng.uniform(0.2, 1.02) * (upper + 0.6 * lower)
     return float(min(upper, 9.0)), float(lower)
