@@ -21,6 +21,7 @@ $(STAMP): pyproject.toml constraints.txt
 $(TEST_STAMP): $(STAMP)
 	@echo "installing what the tests need ..."
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1  # its own pins are of 2021 and contradict ours; it needs none of them here
 	@touch $(TEST_STAMP)
 
 demo: $(STAMP)

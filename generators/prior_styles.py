@@ -33,7 +33,7 @@ class HeadMaps:
 
     def __init__(self, head: MorphableHead, layout: StyleLayout, encoder: StyleEncoderConfig) -> None:
         self.head, self.layout, self.size_px, self.mean_person = head, layout, encoder.size_px, encoder.mean_person
-        shown = "mean person, framed" if encoder.mean_person else "own shape, own camera"
+        shown = "mean person, framed, no shape" if encoder.mean_person else "own shape, own camera"
         digest = hashlib.sha256(f"{layout.to_json()} {encoder.size_px} {shown}".encode())
         for array in (head.mean_V3, head.identity_KV3, head.expression_EV3, head.triangle_T3, head.part_T):
             digest.update(np.ascontiguousarray(array).data)
@@ -49,20 +49,21 @@ class HeadMaps:
     def __call__(self, code_BP: np.ndarray) -> np.ndarray:
         """Style codes → (B, 9, S, S) float32 in [-1, 1].
 
-        The mean person is framed anew: a code's camera was fitted to that code's shape, and tells of it.
+        The mean person is framed anew and without the code's shape: a camera fitted to that shape, or set by it, tells of it.
         """
         code_BP = self.framed(code_BP) if self.mean_person else code_BP
         return render_style(self.head, code_BP, self.layout, self.size_px, mean_person=self.mean_person).clip(-1, 1)
 
     def framed(self, code_BP: np.ndarray) -> np.ndarray:
-        """Return the codes under the camera that frames their heads (the mean person's where it is shown) as aligned faces are.
+        """Return the codes under the camera that frames their heads as aligned faces are; where the mean person is shown, their shape is 0.
 
         A drawn camera knows nothing of the drawn pose, while alignment nearly decides the camera of a real code by its pose.
         """
         framed_BP = self.layout.clip(code_BP)
+        if self.mean_person:
+            framed_BP[:, self.layout.slices["shape"]] = 0.0
         block = self.layout.unpack(framed_BP)
-        shape_BK = np.zeros_like(block["shape"]) if self.mean_person else block["shape"]
-        vertices_BV3 = self.head.vertices(shape_BK, block["expr"])
+        vertices_BV3 = self.head.vertices(block["shape"], block["expr"])
         camera = arcface_camera(self.head, block["pose"][:, :3], vertices_BV3)
         framed_BP[:, [self.layout.column(name) for name in CAMERA]] = np.column_stack([camera.scale_B, camera.shift_B2])
         return framed_BP
@@ -109,10 +110,11 @@ class PriorStyles:
     def draw(self, anchor_BD: np.ndarray, seeds: Sequence[int]) -> DrawnStyles:
         """Return the styles of images; row i depends on anchor i and seeds[i] alone."""
         rows = [self._subject(anchor_D).sample_image(image_rng(seed)) for anchor_D, seed in zip(anchor_BD, seeds)]
-        code_BP = np.concatenate(rows) if rows else np.empty((0, len(self.prior.layout)), np.float32)
-        for column, value in self._fixed.items():
-            code_BP[:, column] = value
-        return self.of_codes(self.maps.framed(code_BP))
+        for code_1P in rows:
+            code_1P[:, list(self._fixed)] = list(self._fixed.values())
+        # Framed row by row: a matrix product of another size rounds otherwise, and a style must not depend on what is drawn beside it.
+        framed = [self.maps.framed(code_1P) for code_1P in rows]
+        return self.of_codes(np.concatenate(framed) if framed else np.empty((0, len(self.prior.layout)), np.float32))
 
     def of_codes(self, code_BP: np.ndarray) -> DrawnStyles:
         """Return given codes as drawn ones."""

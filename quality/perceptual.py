@@ -42,6 +42,15 @@ def perceptual_distances(map_L: Sequence[Tensor]) -> np.ndarray:
     return (total / len(map_L)).cpu().numpy()  # type: ignore[union-attr]
 
 
+def paired_distances(map_L: Sequence[Tensor], other_L: Sequence[Tensor]) -> Tensor:
+    """Distance of each image of a batch to its partner in another, (B,): the same measure, with gradients."""
+    total = torch.zeros(())
+    for one_BCHW, other_BCHW in zip(map_L, other_L, strict=True):
+        gap_BCHW = torch.nn.functional.normalize(one_BCHW, dim=1) - torch.nn.functional.normalize(other_BCHW, dim=1)
+        total = total + gap_BCHW.square().sum(1).mean((1, 2))
+    return total / len(map_L)
+
+
 def mean_pair_distance(map_L: Sequence[Tensor]) -> float:
     """Mean over the pairs of a batch, 2 / (K (K - 1)) sum_{i<j} d(x_i, x_j): one identity's term of the intra-class distance; NaN for one image."""
     distance_BB = perceptual_distances(map_L)

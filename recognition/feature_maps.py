@@ -31,12 +31,16 @@ class MobileFaceNetMaps:
     def maps(self, image_BCHW: Tensor) -> list[Tensor]:
         """float32 RGB in [-1, 1], (B, 3, 112, 112) → five maps (B, C, H, W)."""
         with torch.inference_mode():
-            x = self._network.stem(self._network.pool(image_BCHW.to(self._device)))
-            found = [x]
-            for block in self._network.blocks:
-                x = block(x)
-                if x.shape[2] == found[-1].shape[2]:
-                    found[-1] = x  # the last one of each resolution
-                else:
-                    found.append(x)
-            return [*found, self._network.spread(x)]
+            return self.live_maps(image_BCHW)
+
+    def live_maps(self, image_BCHW: Tensor) -> list[Tensor]:
+        """`maps` with a gradient to the picture: for losses."""
+        x = self._network.stem(self._network.pool(image_BCHW.to(self._device)))
+        found = [x]
+        for block in self._network.blocks:
+            x = block(x)
+            if x.shape[2] == found[-1].shape[2]:
+                found[-1] = x  # the last one of each resolution
+            else:
+                found.append(x)
+        return [*found, self._network.spread(x)]

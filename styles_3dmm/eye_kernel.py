@@ -27,7 +27,8 @@ class Eye(NamedTuple):
         width: half the distance of the corners; tilt: how much higher the outer one lies; upper, lower: greatest height of the lid edges over and
             under the line of the corners (their sum 0 or less = closed); upper_skew, lower_skew: exponents that move the peaks towards the temple (> 1).
         crease, crease_depth, bag: fold above the upper lid (distance, darkness), darkness of the one under the lower.
-        vein, limbus, shadow, wet: strengths of blood vessels, dark rim of the iris, shade of the upper lid on the eyeball, shine of the lower lid's edge.
+        vein: strength of the blood vessels; vein_rgb: share of each channel that the strongest of them takes.
+        limbus, shadow, wet: strengths of the iris's dark rim, the upper lid's shade on the eyeball, the shine of the lower lid's edge.
         glints: (G, 4) x, y from the eyeball's centre, radius (mm), brightness.
     """
 
@@ -62,6 +63,7 @@ class Eye(NamedTuple):
     iris_inner: np.ndarray
     iris_outer: np.ndarray
     pupil: np.ndarray
+    vein_rgb: np.ndarray
     glints: np.ndarray
 
 
@@ -183,8 +185,7 @@ def _ball(eye, x, y, under_lid, out):
     fine = 1 - abs(ripple(x * 1.4 + ripple(x, y, eye.seed + 8), y * 2.6, eye.seed + 9))
     vein = eye.vein * (_step(0.90, 1.0, line) + 0.6 * _step(0.90, 1.0, fine)) * (0.15 + 0.85 * far * far)
     for k in range(3):
-        red = 1.0 if k == 0 else 0.0
-        white = eye.sclera[k] * (0.5 + 0.5 * facing) * (1 - vein * (0.12 + 0.48 * (1 - red)))
+        white = eye.sclera[k] * (0.5 + 0.5 * facing) * (1 - vein * eye.vein_rgb[k])
         out[k] = white * (1 - flesh) + eye.lid[k] * flesh * (0.9 + 0.2 * ripple(x * 2, y * 2, eye.seed + 10))
     u, v = on_iris(eye, x, y)
     distance = np.sqrt(u * u + v * v)

@@ -141,13 +141,14 @@ def _visible_colours(rng: np.random.Generator) -> dict[str, np.ndarray]:
     # Lamps close to the lens light the back of the eye: a pupil of dull red.
     pupil_3 = np.array([0.42, 0.17, 0.12]) * rng.uniform(0.2, 1.2) if rng.random() < 0.25 else np.full(3, rng.uniform(0.005, 0.05))
     colours = {"skin": skin_3, "lid": skin_3 * (1.02, 0.76, 0.74), "sclera": np.array([0.86, 0.82, 0.80]) * rng.uniform(0.72, 1.08) * rng.normal(1, 0.02, 3)}
-    colours |= {"iris_outer": outer_3, "iris_inner": inner_3, "pupil": pupil_3}
+    colours |= {"iris_outer": outer_3, "iris_inner": inner_3, "pupil": pupil_3, "vein_rgb": np.array([0.12, 0.6, 0.6])}
     return {name: np.clip(value, 0.0, 1.2).astype(np.float32) for name, value in colours.items()}
 
 
 def _infrared_colours(rng: np.random.Generator) -> dict[str, np.ndarray]:
     skin, iris = rng.uniform(0.45, 0.8), rng.uniform(0.12, 0.5)
     grey = {"skin": skin, "lid": skin * rng.uniform(0.85, 1.05), "sclera": skin * rng.uniform(0.65, 1.25), "iris_outer": iris, "iris_inner": iris * rng.uniform(0.8, 1.15), "pupil": rng.uniform(0.01, 0.12)}
+    grey["vein_rgb"] = 0.12  # blood hardly absorbs beyond the red: vessels are faint, and grey like all else
     return {name: np.full(3, value, np.float32) for name, value in grey.items()}
 
 

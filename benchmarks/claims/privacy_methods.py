@@ -89,12 +89,10 @@ class Study:
         folder = self.lab.work / f"unprotected-{kind}-{self.size}-{seed}"
 
         def train() -> Callable[[np.ndarray], np.ndarray]:
-            values = RecogniserRecipe.read(RECIPES / f"privacy-{self.name}.yaml")[0]
-            plain = {key: value for key, value in values.items() if key in RecogniserRecipe.model_fields}
-            plain |= {"backbone": {**values["backbone"], "shrink": 2}, "epochs": self.epochs(self.looks), "seed": seed}
-            path = folder / "recogniser.safetensors"
-            path = path if path.is_file() else train_recogniser(RecogniserRecipe.parse(plain), self.faces(kind), folder)
-            return lambda image_NHWC: embed_faces(load_embedder(path), image_NHWC)
+            recipe = self.recipe([f"epochs={self.epochs(self.looks)}", f"seed={seed}"])
+            found, _ = learn(recipe, self.faces(kind), folder, lambda: Unprotected(recipe))
+            network = found.network.eval()
+            return lambda image_NHWC: batched(lambda part: F.normalize(network(part)), image_NHWC)
 
         return self._rows(folder / "rows.npy", train)
 

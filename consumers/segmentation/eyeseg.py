@@ -65,22 +65,30 @@ def posterior(cosine_BKHW: Tensor, kappa_BHW: Tensor) -> Tensor:
     return (cosine_BKHW * kappa_BHW[:, None]).softmax(1)
 
 
-def eyeseg_loss(cosine_BKHW: Tensor, kappa_BHW: Tensor, label_BHW: Tensor, dim: int, *, edge_weight: float = 20.0) -> dict[str, Tensor]:
-    """Return the loss and its parts: -log C_d(κ) - κ μ·w_y, cross-entropy with heavier borders (1 + 20 · edge), generalised Dice.
+def eyeseg_loss(cosine_BKHW: Tensor, kappa_BHW: Tensor, label_BHW: Tensor, dim: int, *, edge_weight: float = 20.0, stride: int = 2) -> dict[str, Tensor]:
+    """Return the loss and its parts: -log C_d(κ) - κ μ·w_y, and `class_loss` of the closed-set posterior.
 
     The first is the Kullback-Leibler divergence of a Dirac at the class's prototype against the pixel's posterior, up to a constant (Li et al., CVPR
-    2021); at a fixed cosine it is least where A_d(κ) equals the cosine, so that κ says how far the pixel lies from its class. Borders and Dice are
-    RITnet's (Chaudhary et al., ICCVW 2019).
+    2021); at a fixed cosine it is least where A_d(κ) equals the cosine, so that κ says how far the pixel lies from its class.
+
+    Args:
+        stride: the first term is the mean over every such pixel of a row and a column; the network's own pixels are two apart.
     """
     check("cosine_BKHW", cosine_BKHW, f"B K {label_BHW.shape[1]} {label_BHW.shape[2]}")
-    label_BHW = label_BHW.long()
+    label_BHW, grid = label_BHW.long(), (slice(None), slice(None, None, stride), slice(None, None, stride))
     own_BHW = cosine_BKHW.gather(1, label_BHW[:, None])[:, 0]
-    density = (-log_normaliser(kappa_BHW, dim) - kappa_BHW * own_BHW).mean()
-    logit_BKHW = cosine_BKHW * kappa_BHW[:, None]
+    density = (-log_normaliser(kappa_BHW[grid], dim) - kappa_BHW[grid] * own_BHW[grid]).mean()
+    losses = class_loss(cosine_BKHW * kappa_BHW[:, None], label_BHW, edge_weight=edge_weight)
+    return {**losses, "loss": density + losses["loss"], "density": density.detach()}
+
+
+def class_loss(logit_BKHW: Tensor, label_BHW: Tensor, *, edge_weight: float = 20.0) -> dict[str, Tensor]:
+    """Return cross-entropy with heavier borders (1 + 20 · edge) plus generalised Dice, and both alone: RITnet's loss (Chaudhary et al., ICCVW 2019) without its distance maps."""
+    label_BHW = label_BHW.long()
     weight_BHW = 1.0 + edge_weight * edges(label_BHW)
     entropy = (F.cross_entropy(logit_BKHW, label_BHW, reduction="none") * weight_BHW).sum() / weight_BHW.sum()
     dice = generalised_dice(logit_BKHW.softmax(1), label_BHW)
-    return {"loss": density + entropy + dice, "density": density.detach(), "cross_entropy": entropy.detach(), "dice": dice.detach()}
+    return {"loss": entropy + dice, "cross_entropy": entropy.detach(), "dice": dice.detach()}
 
 
 def edges(label_BHW: Tensor) -> Tensor:
@@ -92,11 +100,12 @@ def edges(label_BHW: Tensor) -> Tensor:
 
 def generalised_dice(probability_BKHW: Tensor, label_BHW: Tensor) -> Tensor:
     """1 minus the Dice overlap, classes weighted by one over their squared area in the batch (Sudre et al. 2017)."""
-    truth_BKHW = F.one_hot(label_BHW, probability_BKHW.shape[1]).permute(0, 3, 1, 2).to(probability_BKHW)
-    area_K = truth_BKHW.sum((0, 2, 3))
+    classes, label_N = probability_BKHW.shape[1], label_BHW.reshape(-1)
+    own_N = probability_BKHW.gather(1, label_BHW[:, None]).reshape(-1)
+    area_K = torch.bincount(label_N, minlength=classes).to(own_N)
     weight_K = torch.where(area_K > 0, 1.0 / area_K.clamp(min=1.0) ** 2, torch.zeros_like(area_K))
-    overlap = (weight_K * (probability_BKHW * truth_BKHW).sum((0, 2, 3))).sum()
-    return 1.0 - 2.0 * overlap / (weight_K * (probability_BKHW + truth_BKHW).sum((0, 2, 3))).sum()
+    overlap = (weight_K * torch.zeros_like(area_K).index_add(0, label_N, own_N)).sum()
+    return 1.0 - 2.0 * overlap / (weight_K * (probability_BKHW.sum((0, 2, 3)) + area_K)).sum()
 
 
 class EyeSeg:

@@ -1,0 +1,189 @@
+"""Training of a tokenizer through the house's loop: reconstruction, perception, a patch critic, and GloTok's two terms.
+
+L = λ_R ‖x - x̂‖² + λ_Q L_Q + λ_P L_perc + λ_G L_adv + λ_res L_res + λ_hist L_hist (consumers.md §7). From the paper: λ_res = .5, λ_hist = .01, a constant rate of
+2e-4, Adam. Choices [C], VQGAN's (Esser et al., CVPR 2021): β = .25, λ_R = λ_Q = λ_P = 1, λ_G adaptive and switched on late; the histogram learns on the
+semantic book, of a random subset of its rows each step. AdamW has torch's betas here, not the paper's (.9, .95). Axes: B faces, K rows, N bins.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from ...core.config import Config
+from ...core.device import autocast
+from ...core.seeds import numpy_rng
+from ...core.training import LoopConfig, data_digest, fresh, run_loop
+from ...generators.train import FaceBatches
+from ...quality.perceptual import paired_distances
+from ...recognition.adversarial import critic_loss, frozen, player_loss
+from ...recognition.fan_networks import FanNetworkConfig, ImageCritic
+from ...recognition.feature_maps import MobileFaceNetMaps
+from .glotok import GloTok, GloTokConfig, save_glotok
+from .histogram_relation import histogram_divergence, log_histogram
+from .teacher import open_teacher, teacher_book
+
+RESULT = "glotok.safetensors"
+
+
+class TokenizerWeights(Config):
+    """The terms of the loss.
+
+    Attributes:
+        rec, quantise, perceptual, residual, histogram: λ_R, λ_Q, λ_P, λ_res, λ_hist.
+        gan: factor on the adaptive weight of the critic's term (VQGAN: .8; .5 in a later recipe); 0 = no critic.
+        gan_from: share of the steps after which the critic plays.
+        perceptual_share: share of a step's faces the perceptual network looks at; it costs more than the tokenizer.
+        histogram_rows: rows of the semantic book that a step's histogram is taken of.
+    """
+
+    rec: float = Field(1.0, ge=0)
+    quantise: float = Field(1.0, ge=0)
+    perceptual: float = Field(1.0, ge=0)
+    residual: float = Field(0.5, ge=0)
+    histogram: float = Field(0.01, ge=0)
+    gan: float = Field(0.5, ge=0)
+    gan_from: float = Field(0.5, ge=0, le=1)
+    perceptual_share: float = Field(0.5, gt=0, le=1)
+    histogram_rows: int = Field(256, ge=2)
+
+
+class TokenizerRecipe(Config):
+    """A training file: `facefoundry tokenizer train RECIPE --data FACES`.
+
+    Attributes:
+        tokenizer: network (`GloTokConfig`).
+        teacher: "recogniser", or "dinov2:FOLDER".
+        weights: of the loss.
+        critic: channels of the patch critic's first layer.
+        loop: see `LoopConfig`.
+    """
+
+    name: str = "glotok"
+    tokenizer: GloTokConfig = GloTokConfig()
+    teacher: str = "recogniser"
+    weights: TokenizerWeights = TokenizerWeights()
+    critic: int = Field(16, ge=1)
+    loop: LoopConfig
+
+
+class TokenizerObjective(nn.Module):
+    """forward(image_BCHW, row_BK, play_B) → losses.
+
+    Args:
+        target_log_N: logarithm of the teacher's histogram.
+    """
+
+    def __init__(self, network: GloTok, recipe: TokenizerRecipe, target_log_N: Tensor) -> None:
+        super().__init__()
+        self.network, self._recipe = network, recipe
+        self.critic = ImageCritic(FanNetworkConfig(critic=recipe.critic)) if recipe.weights.gan else None
+        self.register_buffer("target_log_N", target_log_N, persistent=False)
+        self._eyes = [MobileFaceNetMaps()] if recipe.weights.perceptual else []  # in a list: no part of the module, neither trained nor stored
+
+    def forward(self, image_BCHW: Tensor, row_BK: Tensor, play_B: Tensor) -> dict[str, Tensor]:
+        """Return "loss" and its parts.
+
+        Args:
+            row_BK: rows of the semantic book whose histogram is taken; every line holds the same.
+            play_B: whether the critic plays; every entry says the same.
+        """
+        weights = self._recipe.weights
+        with autocast(image_BCHW.device, self._recipe.loop.precision):
+            found = self.network.quantise(self.network.codes(image_BCHW))
+            back_BCHW = self.network.draw(found.code_BDHW)
+        parts = {"rec": (back_BCHW - image_BCHW).square().mean(), "quantise": found.commitment}
+        if self._eyes:
+            parts["perceptual"] = self._perceptual(back_BCHW, image_BCHW)
+        if self.network.refine:
+            parts["residual"] = found.residual
+        if weights.histogram:
+            parts["histogram"] = histogram_divergence(log_histogram(self.network.rows(0)[row_BK[0]]), self.target_log_N)
+        loss = sum(getattr(weights, name) * part for name, part in parts.items())
+        if self.critic is not None:
+            game, played = self._game(weights.rec * parts["rec"], back_BCHW, image_BCHW, bool(play_B[0]))
+            loss, parts = loss + game, {**parts, **played}
+        psnr = -10 * torch.log10(parts["rec"].detach() / 4)
+        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}, "psnr_db": psnr}
+
+    def _perceptual(self, back_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:
+        """Mean perceptual distance of the first faces; which ones come first changes with every epoch's order."""
+        count = max(1, round(self._recipe.weights.perceptual_share * len(image_BCHW)))
+        wanted = [part.clone() for part in self._eyes[0].maps(image_BCHW[:count])]  # clones leave inference mode
+        return paired_distances(self._eyes[0].live_maps(back_BCHW[:count]), wanted).mean()
+
+    def _game(self, rec: Tensor, back_BCHW: Tensor, image_BCHW: Tensor, play: bool) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the critic's part of the loss and its figures."""
+        if not play:  # several processes must still see every weight in the graph
+            return 0.0 * sum(weight.sum() for weight in self.critic.parameters()), {}
+        gan = player_loss(frozen(self.critic, back_BCHW))
+        critic = critic_loss(self.critic(image_BCHW), self.critic(back_BCHW.detach()))
+        weight = adaptive_weight(rec, gan, self.network.decoder.conv_out.weight)
+        return self._recipe.weights.gan * weight * gan + critic, {"gan": gan, "critic": critic, "gan_weight": weight}
+
+
+def adaptive_weight(rec: Tensor, gan: Tensor, last: Tensor, *, most: float = 1e4) -> Tensor:
+    """Return |∇ rec| / (|∇ gan| + 1e-6) at the decoder's last layer, clamped, without gradient (VQGAN, eq. 7).
+
+    Of the squared error alone, not of the perceptual term too as VQGAN has it [C]: that would run the perceptual network backwards twice.
+    """
+    if not rec.requires_grad:
+        return rec.new_ones(())
+    norms = [torch.autograd.grad(term, last, retain_graph=True)[0].norm() for term in (rec, gan)]
+    return (norms[0] / (norms[1] + 1e-6)).clamp(0.0, most).detach()
+
+
+class TokenizerBatches:
+    """Faces, mirrored half the time, the rows of the step's histogram, and whether the critic plays."""
+
+    def __init__(self, image_NHWC: np.ndarray, recipe: TokenizerRecipe) -> None:
+        self._faces, self._recipe = FaceBatches(image_NHWC, recipe.loop, (0, 0, 0)), recipe
+        self.steps_per_epoch = self._faces.steps_per_epoch
+        self._plays_from = recipe.weights.gan_from * recipe.loop.total_steps(self)
+
+    def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
+        """Return what `TokenizerObjective` takes."""
+        image_BCHW, _ = self._faces(step, rank, world)
+        rows, wanted = self._recipe.tokenizer.semantic, self._recipe.weights.histogram_rows
+        row_K = torch.from_numpy(numpy_rng(self._recipe.loop.seed, step, "histogram").permutation(rows)[:wanted])
+        return image_BCHW, row_K.expand(len(image_BCHW), -1), torch.full((len(image_BCHW),), step >= self._plays_from)
+
+
+def train_tokenizer(recipe: TokenizerRecipe, image_NHWC: np.ndarray, out: Path, *, book_KD: np.ndarray | None = None) -> Path:
+    """Train a tokenizer; return its weights file. A run found in `out` is continued.
+
+    Args:
+        image_NHWC: uint8 aligned faces, (N, 112, 112, 3).
+        book_KD: the teacher's centres, where they are made already; None = made of the recipe's teacher.
+
+    Raises:
+        UserError: `out` holds the state of a training with another recipe or other faces; or fewer faces than a batch.
+    """
+    batches = TokenizerBatches(image_NHWC, recipe)
+    if book_KD is None:
+        book_KD = kept_teacher_book(recipe, image_NHWC, out)
+    target_log_N = log_histogram(torch.from_numpy(book_KD))
+    network = fresh(recipe.tokenizer.build, recipe.loop.seed, "tokenizer")
+    objective = fresh(lambda: TokenizerObjective(network, recipe, target_log_N), recipe.loop.seed, "critic")
+    settings = {**recipe.model_dump(mode="json", exclude={"loop"}), "target": data_digest(target_log_N.numpy())}
+    steps = run_loop(objective, batches, recipe.loop, out, data=data_digest(image_NHWC), settings=settings, label="tokenizer")
+    facts = {"steps": steps, "batch": recipe.loop.batch, "images": len(image_NHWC), "teacher": recipe.teacher, "weights": recipe.weights.model_dump(mode="json")}
+    save_glotok(out / RESULT, network, facts=facts)
+    return out / RESULT
+
+
+def kept_teacher_book(recipe: TokenizerRecipe, image_NHWC: np.ndarray, out: Path) -> np.ndarray:
+    """Return the teacher's centres for these faces, kept in `out` under a name that tells teacher and faces."""
+    settings: tuple[Any, ...] = (recipe.teacher, recipe.tokenizer.semantic, recipe.loop.seed)
+    path = out / f"teacher-{data_digest(image_NHWC[:: max(1, len(image_NHWC) // 64)], np.frombuffer(repr(settings).encode(), np.uint8))[:16]}.npy"
+    if path.is_file():
+        return np.load(path)
+    book_KD = teacher_book(open_teacher(recipe.teacher), image_NHWC, recipe.tokenizer.semantic, seed=recipe.loop.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    np.save(path, book_KD)
+    return book_KD
