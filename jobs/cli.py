@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from . import show
+from .cli_aigi import aigi_app
 from .cli_benchmark import benchmark_app
 from .cli_challenge import leaderboard, score, submit_app
 from .cli_distill import distill
@@ -22,8 +23,10 @@ from .cli_privacy import privacy_app
 from .cli_publish import publish
 from .cli_quality import inspect, quality
 from .cli_styles import styles_app
+from .cli_tokenizer import tokenizer_app
 from .cli_train import train_app
 from .cli_weights import export_onnx, import_weights
+from .options import Json
 from ..core.errors import UserError
 
 app = typer.Typer(name="facefoundry", help="Mint identity-grouped synthetic face datasets, filter them, train on them, score the result.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -34,11 +37,12 @@ app.add_typer(styles_app, name="styles")
 app.add_typer(gallery_app, name="gallery")
 app.add_typer(head_app, name="head")
 app.add_typer(privacy_app, name="privacy")
+app.add_typer(aigi_app, name="aigi")
+app.add_typer(tokenizer_app, name="tokenizer")
 
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML); docs/jobs.md lists every key.")]
 Folder = Annotated[Path, typer.Argument(help="Folder that `run --out` wrote.")]
 Settings = Annotated[list[str], typer.Option("--set", help="Lay a value over the file: --set identities.count=100. May be repeated.")]
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 Workers = Annotated[int, typer.Option(min=0, help="Worker processes; 0 = one a CPU core, or one a GPU. The dataset does not depend on it.")]
 
 

@@ -8,7 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from . import show
-from .cli_challenge import Flip, Json, Recogniser
+from .cli_challenge import Flip, Recogniser
+from .options import Json
 
 benchmark_app = typer.Typer(help="Score a recogniser on the field's test sets; build the mini benchmark.", no_args_is_help=True)
 Root = Annotated[Path, typer.Argument(help="Folder (or zip) of the test set.")]

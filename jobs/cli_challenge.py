@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from . import show
+from .options import Json
 
 submit_app = typer.Typer(help="Challenge submissions.", no_args_is_help=True)
 frcsyn_app = typer.Typer(help="FRCSyn: write, check and score submissions.", no_args_is_help=True)
@@ -15,7 +16,6 @@ sdfr_app = typer.Typer(help="SDFR: the ONNX model, its sanitizer scores, the Bor
 submit_app.add_typer(frcsyn_app, name="frcsyn")
 submit_app.add_typer(sdfr_app, name="sdfr")
 
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 Recogniser = Annotated[str, typer.Argument(help="Name of an embedder (dlib, mobilefacenet-small) or a .safetensors recogniser.")]
 Flip = Annotated[bool, typer.Option(help="Add the embedding of the mirrored image.")]
 Lists = Annotated[Path, typer.Option(help="The comparison lists (folder or zip).")]
@@ -87,14 +87,15 @@ def frcsyn_write(
     training: Annotated[list[Path], typer.Option(help="Dataset folder that trained the proposed recogniser: its manifest is checked against the rules. May be repeated.")] = [],  # noqa: B006
     align: Annotated[bool, typer.Option("--align", help="Detect and align photos that are not 112x112.")] = False,
     official: Official = True,
+    json: Json = False,
 ) -> None:
     """Score the lists with two recognisers and write the submission of a sub-task; check it."""
     from .frcsyn import check_training, checked_lists, subtask_row, write_entry
 
     held = check_training(subtask_row(subtask, edition), training)
     entry = write_entry(proposed, baseline, subtask=subtask, edition=edition, comparisons=checked_lists(lists, official), images=images, calibration=calibration, out=out, align=align)
-    show.table([*held.items(), *entry.thresholds.items(), ("submission", out), ("marked images", entry.marked or None), ("their lines", entry.marks)], title="Thresholds")
-    show.line(f"Check it: facefoundry submit frcsyn check {out} --lists {lists} --edition {edition}")
+    found = {**held, **entry.thresholds, "submission": out, "marked images": entry.marked or None, "their lines": entry.marks}
+    show.written(found, "Thresholds", json, f"Check it: facefoundry submit frcsyn check {out} --lists {lists} --edition {edition}")
 
 
 @frcsyn_app.command("check")
@@ -139,32 +140,33 @@ def frcsyn_report(
     gender: Gender = None,
     ddof: Ddof = 0,
     official: Official = True,
+    json: Json = False,
 ) -> None:
     """Write the report of a sub-task: intervals, DET, groups, hardest pairs, what the threshold cost, the published table."""
     from .frcsyn import checked_lists, report_submission
 
     files = report_submission(submission, checked_lists(lists, official), subtask, out=out, edition=edition, images=images, gender=gender, ddof=ddof)
-    show.table(files.items(), title="Report")
+    show.written(files, "Report", json)
 
 
 @sdfr_app.command("export")
-def sdfr_export(recogniser: Annotated[Path, typer.Argument(help="A .safetensors recogniser.")], out: Annotated[Path, typer.Option(help="The ONNX file.")], task: Task = 2) -> None:
+def sdfr_export(recogniser: Annotated[Path, typer.Argument(help="A .safetensors recogniser.")], out: Annotated[Path, typer.Option(help="The ONNX file.")], task: Task = 2, json: Json = False) -> None:
     """Write a recogniser as SDFR's ONNX model: RGB in [0, 1], normalisation inside; run it and compare."""
     from ..challenge.sdfr_onnx import export_onnx
     from ..recognition.checkpoint import load_network
 
     dim = export_onnx(load_network(recogniser)[0], out, task=task)
-    show.table([("model", out), ("embedding", dim)], title=f"SDFR task {task}")
+    show.written({"model": out, "embedding": dim}, f"SDFR task {task}", json)
 
 
 @sdfr_app.command("scores")
-def sdfr_scores(model: Annotated[Path, typer.Argument(help="The ONNX file.")], samples: Annotated[Path, typer.Option(help="The organisers' sanitizer_samples.bin.")], out: Annotated[Path, typer.Option(help="Folder for task<N>_sanitizer_scores.txt.")], task: Task = 2) -> None:
+def sdfr_scores(model: Annotated[Path, typer.Argument(help="The ONNX file.")], samples: Annotated[Path, typer.Option(help="The organisers' sanitizer_samples.bin.")], out: Annotated[Path, typer.Option(help="Folder for task<N>_sanitizer_scores.txt.")], task: Task = 2, json: Json = False) -> None:
     """Check an ONNX model's shapes as the server does and write its sanitizer scores."""
     from ..challenge.bin_file import read_bin
     from ..challenge.sdfr import write_sanitizer_scores
     from ..challenge.sdfr_onnx import model_scores
 
-    show.table([("scores", write_sanitizer_scores(out, task, model_scores(model, read_bin(samples, labelled=False), task=task)))])
+    show.written({"scores": write_sanitizer_scores(out, task, model_scores(model, read_bin(samples, labelled=False), task=task))}, f"SDFR task {task}", json)
 
 
 @sdfr_app.command("rank")
@@ -190,11 +192,12 @@ def datacv_submit(
     out: Annotated[Path, typer.Option(help="Folder, or a name ending in .zip.")],
     split: Annotated[str, typer.Option(help="validation or test.")] = "validation",
     training: Annotated[Path | None, typer.Option(help="Dataset folder that trained it: checked against the board's limits.")] = None,
+    json: Json = False,
 ) -> None:
     """DataCV: squared distances of the test pairs, one a line, LOWER = same person."""
     from .verification import submit_datacv
 
-    show.table([("submission", submit_datacv(recogniser, test, board, split=split, training=training, out=out))])
+    show.written({"submission": submit_datacv(recogniser, test, board, split=split, training=training, out=out)}, f"DataCV, board {board}", json)
 
 
 def _show_board(table: Any, found: Any, json: bool) -> None:

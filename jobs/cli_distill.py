@@ -9,6 +9,7 @@ import typer
 
 from . import show
 from .cli_train import Data, Out, Recipe, Settings
+from .options import Json
 
 
 def distill(
@@ -17,6 +18,7 @@ def distill(
     out: Out,
     settings: Settings = [],  # noqa: B006 (typer copies it)
     embedder: Annotated[str, typer.Option(help="Embedder whose rows are the identity condition of the teacher.")] = "dlib",
+    json: Json = False,
 ) -> None:
     """Distil a generator's sampler into one of 2 to 8 passes; the faces serve as identities, no pixel of them is learnt."""
     from ..generators.distill import FewStepRecipe
@@ -26,5 +28,5 @@ def distill(
 
     checked = FewStepRecipe.load(recipe, settings)
     paths = learn(checked, embed_faces(load_embedder(embedder), load_faces(data).image_NHWC), out)
-    show.table(paths.items(), title="Distilled")
-    show.line("Use it in a job: generator: {name: lcm, " + ", ".join(f"{key}: {path}" for key, path in paths.items()) + f", steps: {checked.student.segments}}}")
+    used = ", ".join(f"{key}: {path}" for key, path in paths.items())
+    show.written(paths, "Distilled", json, f"Use it in a job: generator: {{name: lcm, {used}, steps: {checked.student.segments}}}")

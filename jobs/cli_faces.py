@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from . import show
+from .options import Json
 
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
 def normalise(

@@ -8,10 +8,9 @@ from typing import Annotated
 import typer
 
 from . import show
+from .options import Json
 
 head_app = typer.Typer(help="Build the morphable head and its skin.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
 @head_app.command("build")

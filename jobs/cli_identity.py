@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from . import show
+from .options import Json
 
 Faces = Annotated[Path, typer.Argument(help="Aligned faces of real people: folder per identity, a zip of that, or a dataset folder.")]
 Embedder = Annotated[str, typer.Option(help="Embedder; for a job's checks the one it names as judge.")]
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
 def centres(

@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from . import show
+from .options import Json
 
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML).")]
 Settings = Annotated[list[str], typer.Option("--set", help="Lay a value over the file: --set identities.count=100. May be repeated.")]
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
 def register(app: typer.Typer) -> None:

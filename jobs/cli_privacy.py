@@ -9,6 +9,7 @@ import typer
 from . import show
 from .cli_privacy_attack import compare, evaluate
 from .cli_train import Data, Out, Recipe, Settings
+from .options import Json
 
 privacy_app = typer.Typer(help="Privacy-preserving recognition: train a method, attack it, compare methods.", no_args_is_help=True)
 privacy_app.command()(evaluate)
@@ -22,6 +23,7 @@ def train_privacy(
     data: Data,
     out: Out,
     settings: Settings = [],  # noqa: B006 (typer copies it)
+    json: Json = False,
 ) -> None:
     """Train the client part and the server part of a method on faces of known people."""
     from ..consumers.privacy.protected import PRIVACY_METHODS
@@ -30,5 +32,5 @@ def train_privacy(
     chosen = PRIVACY_METHODS[method]
     checked = chosen.Recipe.load(recipe, settings)
     folder = chosen.train_on(checked, load_faces(data), out)
-    show.table([("client", folder / "client.safetensors"), ("server", folder / "server.safetensors")], title="Trained")
-    show.line(f"Attack it: facefoundry privacy evaluate --method {method} --weights {folder} --data VICTIMS --out REPORT")
+    files = {"client": folder / "client.safetensors", "server": folder / "server.safetensors"}
+    show.written(files, "Trained", json, f"Attack it: facefoundry privacy evaluate --method {method} --weights {folder} --data VICTIMS --out REPORT")

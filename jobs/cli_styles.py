@@ -8,10 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from . import show
+from .options import Json
 
 styles_app = typer.Typer(help="Styles of pictures: fit the head to faces, learn how styles vary.", no_args_is_help=True)
-
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
 @styles_app.command("fit")

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from . import show
+from .options import Json
 
 train_app = typer.Typer(help="Train a generator, a recogniser, a quality score, FAN or AFA.", no_args_is_help=True)
 
@@ -26,6 +27,7 @@ def train_generator_verb(
     settings: Settings = [],  # noqa: B006 (typer copies it)
     embedder: Annotated[str, typer.Option(help="Embedder whose rows are the identity condition.")] = "dlib",
     styles: Annotated[Path | None, typer.Option(help="MorphFace only: style codes of the same faces in their order (.npz with code_NP and layout).")] = None,
+    json: Json = False,
 ) -> None:
     """Train the autoencoder and the denoiser of a generator from aligned faces; `identity_term` in the file trains an ID³ denoiser, `style` a MorphFace one."""
     from ..core.errors import UserError
@@ -40,7 +42,7 @@ def train_generator_verb(
     faces = load_faces(data)
     embed_ND = embed_faces(eyes, faces.image_NHWC)
     paths = train_generator(checked, faces.image_NHWC, embed_ND, out) if train is None else {"denoiser": train(checked, faces.image_NHWC, embed_ND, out)}
-    show.table(paths.items(), title="Trained")
+    show.written(paths, "Trained", json)
 
 
 def _recipe_of_generator(recipe: Path, settings: list[str], styles: Path | None) -> tuple[Any, Any]:
@@ -77,7 +79,7 @@ def _train_id3(recipe: Any, image_NHWC: Any, embed_ND: Any, out: Path) -> Path:
 
 
 @train_app.command("recogniser")
-def train_recogniser_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = []) -> None:  # noqa: B006
+def train_recogniser_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = [], json: Json = False) -> None:  # noqa: B006
     """Train a recogniser with a margin head; a file with the key `teacher` distils one from another embedder."""
     from ..core.config import read_yaml
     from ..identity.sources import load_faces
@@ -88,12 +90,11 @@ def train_recogniser_verb(recipe: Recipe, data: Data, out: Out, settings: Settin
         path = distil(DistilRecipe.load(recipe, settings), load_faces(data), out)
     else:
         path = train_recogniser(RecogniserRecipe.load(recipe, settings), load_faces(data), out)
-    show.table([("recogniser", path)], title="Trained")
-    show.line(f"Score it: facefoundry score {path} --pairs PAIRS --images IMAGES")
+    show.written({"recogniser": path}, "Trained", json, f"Score it: facefoundry score {path} --pairs PAIRS --images IMAGES")
 
 
 @train_app.command("quality")
-def train_quality_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = []) -> None:  # noqa: B006
+def train_quality_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = [], json: Json = False) -> None:  # noqa: B006
     """Train a quality score on SDD-FIQA labels of faces and of their damaged copies; it then needs no identities."""
     from ..identity.sources import load_faces
     from ..quality.regressor import QualityRecipe
@@ -102,27 +103,25 @@ def train_quality_verb(recipe: Recipe, data: Data, out: Out, settings: Settings 
 
     checked = QualityRecipe.load(recipe, settings)
     path = train_quality_on(checked, load_faces(data), load_embedder(checked.quality_of), out)
-    show.table([("quality", path)], title="Trained")
+    show.written({"quality": path}, "Trained", json)
 
 
 @train_app.command("fan")
-def train_fan_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = []) -> None:  # noqa: B006
+def train_fan_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = [], json: Json = False) -> None:  # noqa: B006
     """Train FAN: a recogniser for faces of any resolution, and a decoder that shows them normalised."""
     from ..identity.sources import load_faces
     from ..recognition.fan_train import FanRecipe, train_fan
 
     paths = train_fan(FanRecipe.load(recipe, settings), load_faces(data), out)
-    show.table(paths.items(), title="Trained")
-    if "fan" in paths:
-        show.line(f"See it: facefoundry normalise {data} --weights {paths['fan']} --shrink 20 --out normalised")
+    hint = f"See it: facefoundry normalise {data} --weights {paths['fan']} --shrink 20 --out normalised" if "fan" in paths else None
+    show.written(paths, "Trained", json, hint)
 
 
 @train_app.command("afa")
-def train_afa_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = []) -> None:  # noqa: B006
+def train_afa_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = [], json: Json = False) -> None:  # noqa: B006
     """Train a recogniser against attacks: AFA's dual normalisation, or with dual: null standard adversarial training."""
     from ..identity.sources import load_faces
     from ..recognition.afa_train import AfaRecipe, train_afa
 
     path = train_afa(AfaRecipe.load(recipe, settings), load_faces(data), out)
-    show.table([("recogniser", path)], title="Trained")
-    show.line(f"Attack it: facefoundry attack --weights {path} --data {data}")
+    show.written({"recogniser": path}, "Trained", json, f"Attack it: facefoundry attack --weights {path} --data {data}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -33,6 +33,16 @@ def table(rows: Iterable[tuple[str, Any]], title: str | None = None) -> None:
     if not out.is_terminal:
         out.width = 10_000  # a pipe or a file has no width to keep to; a folded path could be neither found nor copied
     out.print(grid)
+
+
+def written(files: Mapping[str, Any], title: str, json: bool, hint: str | None = None) -> None:
+    """Say what a verb wrote, its names and places: as JSON, or as a table with a line that says what one may do next."""
+    if json:
+        as_json(files)
+        return
+    table(files.items(), title=title)
+    if hint:
+        line(hint)
 
 
 def line(text: str) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numba
 import numpy as np
 
 from ..core.check import check
@@ -94,18 +95,34 @@ def to_pixels(camera: Camera, turned_BV3: np.ndarray) -> np.ndarray:
     """`project` of vertices that are in camera axes already."""
     if len(camera.scale_B) not in (1, len(turned_BV3)):
         raise ValueError(f"a camera for {len(camera.scale_B)} heads and {len(turned_BV3)} heads; expected as many, or one for all")
-    # One product and one sum over whole rows, depth along with them, are three times as fast as two over the first two columns.
-    scale_B13, shift_B13 = np.ones((len(camera.scale_B), 1, 3), np.float32), np.zeros((len(camera.scale_B), 1, 3), np.float32)
-    scale_B13[:, 0, :2], shift_B13[:, 0, :2] = np.asarray(camera.scale_B)[:, None], camera.shift_B2
-    if camera.distance_mm is None:
-        return turned_BV3 * scale_B13 + shift_B13
-    distance_B11 = np.asarray(camera.distance_mm, np.float32)[:, None, None]
-    before_BV1 = distance_B11 - turned_BV3[:, :, 2:]
-    if before_BV1.size and not before_BV1.min() >= NEAREST_MM:
-        raise ValueError(f"a vertex lies {float(before_BV1.min()):.0f} mm before the camera, expected at least {NEAREST_MM:.0f}; move the camera away")
-    point_BV3 = turned_BV3 * (distance_B11 / before_BV1) * scale_B13 + shift_B13
-    point_BV3[:, :, 2] = turned_BV3[:, :, 2]
+    turned_BV3 = np.ascontiguousarray(turned_BV3, np.float32)
+    place_B4 = np.zeros((len(camera.scale_B), 4), np.float32)
+    place_B4[:, 0], place_B4[:, 1:3], place_B4[:, 3] = camera.scale_B, camera.shift_B2, 0.0 if camera.distance_mm is None else camera.distance_mm
+    point_BV3 = np.empty_like(turned_BV3)
+    nearest_mm = place(turned_BV3, place_B4, point_BV3)
+    if not nearest_mm >= NEAREST_MM:
+        raise ValueError(f"a vertex lies {nearest_mm:.0f} mm before the camera, expected at least {NEAREST_MM:.0f}; move the camera away")
     return point_BV3
+
+
+@numba.njit(nogil=True, cache=True)
+def place(turned_BV3, place_B4, point_BV3):
+    """Write pixels and depths by rows of scale, x, y and distance (0 = weak perspective); returns how far the nearest vertex is from its camera, mm.
+
+    Numpy takes ten times as long: its innermost loop over such arrays has three turns.
+    """
+    nearest = np.float32(np.inf)
+    for row in range(len(turned_BV3)):
+        scale, right, down, distance = place_B4[row % len(place_B4)]
+        for v in range(turned_BV3.shape[1]):
+            x, y, z = turned_BV3[row, v, 0], turned_BV3[row, v, 1], turned_BV3[row, v, 2]
+            if distance > 0:
+                before = distance - z
+                nearest = before if not before >= nearest else nearest  # NaN too
+                larger = distance / before
+                x, y = x * larger, y * larger
+            point_BV3[row, v, 0], point_BV3[row, v, 1], point_BV3[row, v, 2] = x * scale + right, y * scale + down, z
+    return nearest
 
 
 def arcface_camera(head: MorphableHead, pose_B3: np.ndarray, vertices_BV3: np.ndarray | None = None, *, size_px: int = SIDE, distance_mm: float | None = None) -> Camera:

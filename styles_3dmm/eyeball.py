@@ -11,8 +11,8 @@ import numpy as np
 
 from .morphable import PARTS
 
-_PUPIL_MM, _IRIS_MM, _CORNEA_MM = 2.0, 5.85, 7.8
-_ON_CORNEA_MM = (1.0, _PUPIL_MM, 3.0, 4.0, 5.0, _IRIS_MM)
+PUPIL_MM, IRIS_MM, _CORNEA_MM = 2.0, 5.85, 7.8
+_ON_CORNEA_MM = (1.0, PUPIL_MM, 3.0, 4.0, 5.0, IRIS_MM)
 _BEYOND_DEG = (27.0, 32.0, 38.0, 45.0, 53.0, 62.0, 74.0, 90.0)
 """Angles of the sclera's rings from the axis; the back of the ball is open: nothing looks there."""
 _COLUMNS = 24
@@ -21,7 +21,7 @@ _COLUMNS = 24
 def eyeball(ball_mm: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return an eyeball of a radius (mm, over 13) about 0 that looks along +z: vertices (V, 3), triangles (T, 3) with (b - a) × (c - a) outwards, parts (T,)."""
     # Where the cornea's sphere meets the ball's, at the edge of the iris.
-    seat_mm = np.sqrt(ball_mm**2 - _IRIS_MM**2) - np.sqrt(_CORNEA_MM**2 - _IRIS_MM**2)
+    seat_mm = np.sqrt(ball_mm**2 - IRIS_MM**2) - np.sqrt(_CORNEA_MM**2 - IRIS_MM**2)
     ring = [(r, seat_mm + np.sqrt(_CORNEA_MM**2 - r**2)) for r in _ON_CORNEA_MM]
     ring += [(ball_mm * np.sin(a), ball_mm * np.cos(a)) for a in np.radians(_BEYOND_DEG)]
     around = np.arange(_COLUMNS) * 2 * np.pi / _COLUMNS
@@ -35,8 +35,8 @@ def eyeball(ball_mm: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     edge = np.linalg.norm(vertex_V3[triangle_T3][:, :, :2], axis=2).max(1)
     front = vertex_V3[triangle_T3][:, :, 2].min(1) > 0.8 * ball_mm
     part_T = np.full(len(triangle_T3), PARTS.index("sclera"), np.uint8)
-    part_T[front & (edge < _IRIS_MM + 0.01)] = PARTS.index("iris")
-    part_T[front & (edge < _PUPIL_MM + 0.01)] = PARTS.index("pupil")
+    part_T[front & (edge < IRIS_MM + 0.01)] = PARTS.index("iris")
+    part_T[front & (edge < PUPIL_MM + 0.01)] = PARTS.index("pupil")
     return vertex_V3, triangle_T3, part_T
 
 

@@ -31,6 +31,11 @@ def chart(vertex_V3: np.ndarray, triangle_T3: np.ndarray, inside_T: np.ndarray) 
     return (0.5 + 0.5 * square_V2).clip(0.0, 1.0)
 
 
+def plain_chart(vertex_V3: np.ndarray) -> np.ndarray:
+    """Return the same directions as texture coordinates, (V, 2), of any mesh, nothing mended: what lies over itself shares its texels."""
+    return (0.5 + 0.5 * _square(_disc(vertex_V3))).clip(0.0, 1.0)
+
+
 def _disc(vertex_V3: np.ndarray) -> np.ndarray:
     """Lambert's azimuthal equal-area projection of the directions, in the unit disc."""
     way_V3 = vertex_V3 - np.asarray(_SEAT_MM)

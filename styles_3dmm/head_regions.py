@@ -31,7 +31,7 @@ _EAR_HALF = (20.0, 36.0, 26.0)
 def label_places(place_N3: np.ndarray) -> np.ndarray:
     """Return what places on the mean head's skin are, (N,) uint8: skin, brows or hair."""
     part_N = np.full(len(place_N3), PARTS.index("skin"), np.uint8)
-    part_N[_under_hair(place_N3)] = PARTS.index("hair")
+    part_N[under_hair(place_N3)] = PARTS.index("hair")
     part_N[_in_brow(place_N3)] = PARTS.index("brows")
     return part_N
 
@@ -43,7 +43,8 @@ def _in_brow(place_N3: np.ndarray) -> np.ndarray:
     return near_N & (across_N > x[0]) & (across_N < x[-1]) & (place_N3[:, 2] > -20.0)
 
 
-def _under_hair(place_N3: np.ndarray) -> np.ndarray:
+def under_hair(place_N3: np.ndarray) -> np.ndarray:
+    """Return which places lie under the hair line, (N,) bool; ears do not."""
     angle_N = np.degrees(np.arctan2(np.abs(place_N3[:, 0]), place_N3[:, 2] + 80.0))
     degrees, height = np.array(_HAIR_LINE).T
     ear_N = (np.abs((np.abs(place_N3) * (1, 0, 0) + place_N3 * (0, 1, 1) - _EAR_ABOUT) / _EAR_HALF) < 1.0).all(1)

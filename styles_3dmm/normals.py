@@ -24,7 +24,8 @@ def vertex_normals(vertices_BV3: np.ndarray, triangle_T3: np.ndarray, twin_V: np
     twin_V = np.arange(vertices_BV3.shape[1], dtype=np.int32) if twin_V is None else twin_V
     vertices_BV3 = np.ascontiguousarray(vertices_BV3, np.float32)
     normal_BV3 = np.zeros_like(vertices_BV3)
-    accumulate(vertices_BV3, np.ascontiguousarray(triangle_T3, np.int32), twin_V, normal_BV3)
+    triangle_T3 = np.ascontiguousarray(triangle_T3, np.int32)
+    accumulate(vertices_BV3, triangle_T3, twin_V[triangle_T3], twin_V, normal_BV3)
     return normal_BV3
 
 
@@ -36,8 +37,8 @@ def seams(head: MorphableHead) -> np.ndarray:
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "arcp", "nsz"})
-def accumulate(vertices_BV3, triangle_T3, twin_V, normal_BV3):
-    """Write the normals into a buffer of zeros."""
+def accumulate(vertices_BV3, triangle_T3, owner_T3, twin_V, normal_BV3):
+    """Write the normals into a buffer of zeros; `owner_T3` says which vertex gathers the normal of each corner."""
     for row in range(len(vertices_BV3)):
         point_V3, normal_V3 = vertices_BV3[row], normal_BV3[row]
         for t in range(len(triangle_T3)):
@@ -46,17 +47,17 @@ def accumulate(vertices_BV3, triangle_T3, twin_V, normal_BV3):
             vx, vy, vz = point_V3[c, 0] - point_V3[a, 0], point_V3[c, 1] - point_V3[a, 1], point_V3[c, 2] - point_V3[a, 2]
             # The length of the product is twice the area: the weight of the triangle.
             nx, ny, nz = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
-            for corner in (a, b, c):
-                owner = twin_V[corner]
+            for corner in range(3):
+                owner = owner_T3[t, corner]
                 normal_V3[owner, 0] += nx
                 normal_V3[owner, 1] += ny
                 normal_V3[owner, 2] += nz
         for v in range(len(normal_V3)):
-            if twin_V[v] != v:
-                continue
-            square = normal_V3[v, 0] ** 2 + normal_V3[v, 1] ** 2 + normal_V3[v, 2] ** 2
-            if square > 0:
-                normal_V3[v] *= np.float32(1 / np.sqrt(square))
+            nx, ny, nz = normal_V3[v, 0], normal_V3[v, 1], normal_V3[v, 2]
+            square = nx * nx + ny * ny + nz * nz
+            unit = np.float32(1) / np.sqrt(square) if square > 0 else np.float32(0)
+            normal_V3[v, 0], normal_V3[v, 1], normal_V3[v, 2] = nx * unit, ny * unit, nz * unit
         for v in range(len(normal_V3)):
-            if twin_V[v] != v:
-                normal_V3[v] = normal_V3[twin_V[v]]
+            owner = twin_V[v]
+            if owner != v:
+                normal_V3[v, 0], normal_V3[v, 1], normal_V3[v, 2] = normal_V3[owner, 0], normal_V3[owner, 1], normal_V3[owner, 2]

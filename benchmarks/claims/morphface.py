@@ -1,6 +1,6 @@
 """MorphFace's claims: faces show the style they were asked for, subject-specific styles and context blending make better sets.
 
-Run: `python benchmarks/claims/morphface.py --work runs/claims/morphface` (25 core-minutes; `--mint-only --variants a,b` makes part of the sets, so that two
+Run: `python benchmarks/claims/morphface.py --work runs/claims/morphface` (20 core-minutes; `--mint-only --variants a,b` makes part of the sets, so that two
 processes can share the work). Every set has the same anchors, seeds and noise; MorphFace's variants but the two of the prior have the same styles too. Styles are
 measured by fitting the head to the generated face again. `--leak-only --data FACES --styles CODES` measures how well a linear classifier tells people
 by style vectors alone; with `--data` and `--styles` the full run does too.
@@ -54,7 +54,9 @@ def generator(name: str, options: argparse.Namespace):
         return UIFaceConfig(sampler=sampler).build(torch.device("cpu"))
     change = VARIANTS[name]
     prior = StylePriorChoice(**{key: value for key, value in change.items() if key != "schedule"})
-    blending = Blending(schedule=change.get("schedule", "structure_first"), style=tuple(options.style), identity=tuple(options.identity))
+    schedule, identity = change.get("schedule", "structure_first"), tuple(options.identity)
+    identity = (sum(identity) / 2,) * 2 if schedule == "single" else identity
+    blending = Blending(schedule=schedule, style=tuple(options.style), identity=identity)
     sampler = MorphFaceSampler(solver="unipc", steps=options.steps, rescale=0.7, blending=blending)
     return MorphFaceConfig(denoiser=options.denoiser, sampler=sampler, styles=prior).build(torch.device("cpu"))
 
@@ -138,12 +140,12 @@ def leaks(options: argparse.Namespace) -> dict[str, dict[str, float]]:
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--denoiser", default="morphface-small", help="bundled name or path; empty with --leak-only: no encoder is trained yet")
-    parser.add_argument("--identities", type=int, default=48)
+    parser.add_argument("--identities", type=int, default=36)
     parser.add_argument("--per-identity", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--style", type=float, nargs=2, default=(2.0, 1.0), help="w_s at high and low noise")
-    parser.add_argument("--identity", type=float, nargs=2, default=(2.0, 5.0), help="w_i at high and low noise")
+    parser.add_argument("--style", type=float, nargs=2, default=(5.0, 3.0), help="w_s at high and low noise")
+    parser.add_argument("--identity", type=float, nargs=2, default=(4.0, 8.0), help="w_i at high and low noise; a single condition has their mean")
     parser.add_argument("--judge", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/claims/morphface"))
     parser.add_argument("--variants", default=",".join(VARIANTS))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Literal
@@ -134,6 +134,19 @@ def read_part(path: Path | str, name: str, *, fake: bool, most: int = 0, seed: i
     return Part(name=name, fake=fake, image_NHWC=np.stack(images), facts=facts, people=people, paths=paths)
 
 
+def split_people(part: Part, share: float, seed: int = 0) -> tuple[Part, Part]:
+    """Return a part as two of different people, `share` of the people in the first."""
+    names = np.unique(np.array(part.people))
+    first = set(numpy_rng(seed, "people", part.name).permutation(names)[: round(share * len(names))].tolist())
+    inside_N = np.array([who in first for who in part.people])
+    return _taken(part, np.flatnonzero(inside_N)), _taken(part, np.flatnonzero(~inside_N))
+
+
+def sample(part: Part, count: int, seed: int = 0) -> Part:
+    """Return `count` of a part's faces, drawn by the seed; all where there are fewer."""
+    return _taken(part, np.sort(numpy_rng(seed, "sample", part.name).permutation(len(part.people))[:count]))
+
+
 def file_facts(data: bytes) -> FileFacts:
     """Return the facts of an encoded picture from its header."""
     with Image.open(io.BytesIO(data)) as picture:
@@ -214,6 +227,11 @@ def check_metadata(pictures: Pictures, config: MatchConfig) -> float:
             "bring both to one codec and size first, or set match.history: true"
         )
     return found
+
+
+def _taken(part: Part, row_M: np.ndarray) -> Part:
+    facts, people, paths = (tuple(column[row] for row in row_M) for column in (part.facts, part.people, part.paths))
+    return replace(part, image_NHWC=part.image_NHWC[row_M], facts=facts, people=people, paths=paths)
 
 
 def _given(image_HWC: np.ndarray, own: FileFacts, other: FileFacts) -> tuple[np.ndarray, FileFacts]:

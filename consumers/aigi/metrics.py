@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 
+from ...core.errors import UserError
 from ...core.stats import check_scores
 
 
 def average_precision(score_N: np.ndarray, fake_N: np.ndarray) -> float:
     """Area under precision over recall of "fake" as a step function, tied scores taken together."""
+    return float(np.mean(precisions(score_N, fake_N)))
+
+
+def precisions(score_N: np.ndarray, fake_N: np.ndarray) -> np.ndarray:
+    """Return for each fake the precision at the threshold that just takes it, (fakes,); their mean is the average precision."""
     score_N, fake_N = check_scores(score_N, fake_N)
-    order_N = np.argsort(-score_N, kind="stable")
-    last_N = np.append(np.diff(score_N[order_N]) != 0, True)
-    hits_N = np.cumsum(fake_N[order_N])[last_N]
-    precision_N = hits_N / (np.flatnonzero(last_N) + 1)
-    return float(np.sum(np.diff(hits_N, prepend=0) * precision_N) / max(1, fake_N.sum()))
+    fakes, reals = np.sort(score_N[fake_N]), np.sort(score_N[~fake_N])
+    if not len(fakes):
+        raise UserError("no fake among the pictures; average precision needs at least one")
+    hits_F, alarms_F = (len(known) - np.searchsorted(known, score_N[fake_N], "left") for known in (fakes, reals))
+    return hits_F / (hits_F + alarms_F)
 
 
 def accuracies(score_N: np.ndarray, fake_N: np.ndarray, threshold: float = 0.5) -> dict[str, float]:

@@ -22,7 +22,7 @@ from ...core.seeds import numpy_rng
 from ...core.training import LoopConfig, data_digest, fresh, run_loop, step_rows
 from .artifact import ArtifactBranch
 from .data import MatchConfig, Pictures, check_metadata
-from .detector import Detector, DetectorConfig, save_detector
+from .detector import Detector, DetectorConfig, Verdict, save_detector
 from .wear import WearConfig, wear
 
 RESULT = "aigi.safetensors"
@@ -76,7 +76,10 @@ class AdapterObjective(nn.Module):
         return self
 
     def forward(self, image_BCHW: Tensor, fake_B: Tensor) -> dict[str, Tensor]:
-        verdict = self.network(image_BCHW)
+        return self.losses(self.network(image_BCHW), fake_B)
+
+    def losses(self, verdict: Verdict, fake_B: Tensor) -> dict[str, Tensor]:
+        """Return the losses of a verdict."""
         answer = F.binary_cross_entropy_with_logits(verdict.logit_B, fake_B)
         semantic = F.binary_cross_entropy_with_logits(verdict.semantic_logit_BM.mean(1), fake_B)
         return {

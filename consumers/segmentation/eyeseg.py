@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,8 +20,9 @@ from torch import Tensor
 from ...core.check import check
 from ...core.files import weights_path
 from ...core.weights import load_into, load_weights, save_weights
+from .frame import Frame
 from .network import EyeSegNet
-from .vmf import log_normaliser, mean_length
+from .vmf import log_normaliser, shortfall
 
 KIND = "eyeseg"
 CLASSES = ("background", "sclera", "iris", "pupil")
@@ -34,13 +36,11 @@ class EyeParts:
         probability_BKHW: closed-set posterior, float32.
         kappa_BHW: concentrations.
         uncertainty_BHW: u = 1 - A_d(κ) in (0, 1), the expected shortfall of the cosine.
-        dim: numbers of a direction.
     """
 
     probability_BKHW: Tensor
     kappa_BHW: Tensor
     uncertainty_BHW: Tensor
-    dim: int
 
     @property
     def label_BHW(self) -> Tensor:
@@ -119,23 +119,20 @@ class EyeSeg:
         self.network, self.size_px = network.eval(), size_px
 
     @torch.no_grad()
-    def __call__(self, grey_BHW: np.ndarray | Tensor) -> EyeParts:
-        """Segment pictures, uint8 or float in [0, 1], (B, H, W), of any size; the answer has the network's size."""
-        image = torch.as_tensor(np.asarray(grey_BHW)).float() / (255.0 if np.asarray(grey_BHW).dtype == np.uint8 else 1.0)
-        image_B1HW = F.interpolate(image[:, None], size=self.size_px, mode="bilinear", align_corners=False, antialias=True) * 2 - 1
-        return self.parts(image_B1HW)
-
-    @torch.no_grad()
-    def parts(self, image_B1HW: Tensor) -> EyeParts:
-        """Segment pictures of the network's size, grey in [-1, 1]."""
+    def __call__(self, grey_BHW: np.ndarray) -> EyeParts:
+        """Segment grey pictures, uint8 (B, H, W), of any size (laid into the network's frame unstretched); the answer has their size."""
+        check("grey_BHW", grey_BHW, "B H W", lo=0, hi=255)
+        frame = Frame(grey_BHW.shape[1:], self.size_px)
+        image_B1HW = frame.put(torch.from_numpy(np.asarray(grey_BHW, np.float32))[:, None]) / 127.5 - 1.0
         mu_BDHW, kappa_BHW = self.network(image_B1HW)
-        probability = posterior(self.network.cosines(mu_BDHW), kappa_BHW)
-        return EyeParts(probability_BKHW=probability, kappa_BHW=kappa_BHW, uncertainty_BHW=1.0 - mean_length(kappa_BHW, self.network.dim), dim=self.network.dim)
+        maps = [posterior(self.network.cosines(mu_BDHW), kappa_BHW), kappa_BHW[:, None], shortfall(kappa_BHW, self.network.dim)[:, None]]
+        probability_BKHW, kappa_B1HW, uncertainty_B1HW = frame.back(torch.cat(maps, dim=1)).split([self.network.classes, 1, 1], dim=1)
+        return EyeParts(probability_BKHW=probability_BKHW, kappa_BHW=kappa_B1HW[:, 0], uncertainty_BHW=uncertainty_B1HW[:, 0])
 
 
-def save_eyeseg(path: Path, network: EyeSegNet, *, widths: Sequence[int], size_px: tuple[int, int], facts: dict) -> None:
-    """Write a trained network."""
-    save_weights(path, network, kind=KIND, config={"widths": list(widths), "dim": network.dim, "classes": network.classes, "size_px": list(size_px)}, facts=facts)
+def save_eyeseg(path: Path, network: EyeSegNet, *, widths: Sequence[int], size_px: tuple[int, int], facts: dict[str, Any], dtype: torch.dtype | None = None) -> None:
+    """Write a trained network, in `dtype` where that is given."""
+    save_weights(path, network, dtype=dtype, kind=KIND, config={"widths": list(widths), "dim": network.dim, "classes": network.classes, "size_px": list(size_px)}, facts=facts)
 
 
 def load_eyeseg(name_or_path: str = "eyeseg-small") -> EyeSeg:

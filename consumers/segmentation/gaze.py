@@ -56,7 +56,7 @@ def opening_middle(label_HW: np.ndarray) -> np.ndarray | None:
     rows, columns = np.nonzero(label_HW > 0)
     if len(columns) < LEAST_POINTS:
         return None
-    left, right = np.percentile(columns, (0.5, 99.5))
+    left, right = np.percentile(columns, (0.5, 99.5), method="nearest")
     corners = [rows[np.abs(columns - x) <= max(1.0, 0.03 * (right - left))].mean() for x in (left, right)]
     # The corners lie lower than the middle of the opening: the upper lid's arch is the higher one.
     return np.array([(left + right) / 2, np.mean(corners)])

@@ -235,8 +235,8 @@ def _book(rows: int, config: GloTokConfig) -> nn.Module:
     from diffusers.models.autoencoders.vae import VectorQuantizer
 
     book = VectorQuantizer(rows, config.code_dim, config.beta, sane_index_shape=True, legacy=False)  # legacy puts β on the wrong term
-    nn.init.normal_(book.embedding.weight)
     if config.lookup == "cosine":
+        nn.init.normal_(book.embedding.weight, std=0.05)  # short rows turn quickly under Adam, whose steps have one length
         nn.utils.parametrize.register_parametrization(book.embedding, "weight", UnitRows())
     return book
 

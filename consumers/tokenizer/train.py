@@ -1,7 +1,8 @@
 """Training of a tokenizer through the house's loop: reconstruction, perception, a patch critic, and GloTok's two terms.
 
 L = λ_R ‖x - x̂‖² + λ_Q L_Q + λ_P L_perc + λ_G L_adv + λ_res L_res + λ_hist L_hist (consumers.md §7). From the paper: λ_res = .5, λ_hist = .01, a constant rate of
-2e-4, Adam. Choices [C], VQGAN's (Esser et al., CVPR 2021): β = .25, λ_R = λ_Q = λ_P = 1, λ_G adaptive and switched on late; the histogram learns on the
+2e-4, Adam. Choices [C], VQGAN's (Esser et al., CVPR 2021): β = .25, λ_R = λ_Q = 1, λ_G adaptive and switched on late; λ_P = .2 (our distance
+lacks LPIPS's learned weights and is five times larger); dead rows restart; the histogram learns on the
 semantic book, of a random subset of its rows each step. AdamW has torch's betas here, not the paper's (.9, .95). Axes: B faces, K rows, N bins.
 """
 
@@ -17,15 +18,17 @@ from torch import Tensor, nn
 
 from ...core.config import Config
 from ...core.device import autocast
-from ...core.seeds import numpy_rng
+from ...core.seeds import derive_seed, numpy_rng
 from ...core.training import LoopConfig, data_digest, fresh, run_loop
 from ...generators.train import FaceBatches
 from ...quality.perceptual import paired_distances
 from ...recognition.adversarial import critic_loss, frozen, player_loss
 from ...recognition.fan_networks import FanNetworkConfig, ImageCritic
 from ...recognition.feature_maps import MobileFaceNetMaps
-from .glotok import GloTok, GloTokConfig, save_glotok
+from .autoregressive_train import TokenModelRecipe
+from .glotok import BOOKS, GloTok, GloTokConfig, save_glotok
 from .histogram_relation import histogram_divergence, log_histogram
+from .restart import RowRestart
 from .teacher import open_teacher, teacher_book
 
 RESULT = "glotok.safetensors"
@@ -44,7 +47,7 @@ class TokenizerWeights(Config):
 
     rec: float = Field(1.0, ge=0)
     quantise: float = Field(1.0, ge=0)
-    perceptual: float = Field(1.0, ge=0)
+    perceptual: float = Field(0.2, ge=0)
     residual: float = Field(0.5, ge=0)
     histogram: float = Field(0.01, ge=0)
     gan: float = Field(0.5, ge=0)
@@ -61,7 +64,9 @@ class TokenizerRecipe(Config):
         teacher: "recogniser", or "dinov2:FOLDER".
         weights: of the loss.
         critic: channels of the patch critic's first layer.
+        restart_every: steps after which unused rows begin anew (`restart`), during the first two thirds of the training; 0 = never.
         loop: see `LoopConfig`.
+        model: the autoregressive model over the tokens, trained after the tokenizer; None = none.
     """
 
     name: str = "glotok"
@@ -69,7 +74,9 @@ class TokenizerRecipe(Config):
     teacher: str = "recogniser"
     weights: TokenizerWeights = TokenizerWeights()
     critic: int = Field(16, ge=1)
+    restart_every: int = Field(20, ge=0)
     loop: LoopConfig
+    model: TokenModelRecipe | None = None
 
 
 class TokenizerObjective(nn.Module):
@@ -77,13 +84,17 @@ class TokenizerObjective(nn.Module):
 
     Args:
         target_log_N: logarithm of the teacher's histogram.
+        steps: of the whole training.
     """
 
-    def __init__(self, network: GloTok, recipe: TokenizerRecipe, target_log_N: Tensor) -> None:
+    def __init__(self, network: GloTok, recipe: TokenizerRecipe, target_log_N: Tensor, steps: int) -> None:
         super().__init__()
         self.network, self._recipe = network, recipe
         self.critic = ImageCritic(FanNetworkConfig(critic=recipe.critic)) if recipe.weights.gan else None
         self.register_buffer("target_log_N", target_log_N, persistent=False)
+        every, sizes = recipe.restart_every, (recipe.tokenizer.semantic, recipe.tokenizer.visual)
+        self.restarts = nn.ModuleList(RowRestart(rows, every=every, until=2 * steps // 3, seed=derive_seed(recipe.loop.seed, name)) for name, rows in zip(BOOKS, sizes) if every)
+        self._last: tuple[Tensor, Tensor] | None = None
         self._eyes = [MobileFaceNetMaps()] if recipe.weights.perceptual else []  # in a list: no part of the module, neither trained nor stored
 
     def forward(self, image_BCHW: Tensor, row_BK: Tensor, play_B: Tensor) -> dict[str, Tensor]:
@@ -95,8 +106,10 @@ class TokenizerObjective(nn.Module):
         """
         weights = self._recipe.weights
         with autocast(image_BCHW.device, self._recipe.loop.precision):
-            found = self.network.quantise(self.network.codes(image_BCHW))
+            code_BDHW = self.network.codes(image_BCHW)
+            found = self.network.quantise(code_BDHW)
             back_BCHW = self.network.draw(found.code_BDHW)
+        self._last = (code_BDHW.detach(), found.token_B2HW)
         parts = {"rec": (back_BCHW - image_BCHW).square().mean(), "quantise": found.commitment}
         if self._eyes:
             parts["perceptual"] = self._perceptual(back_BCHW, image_BCHW)
@@ -110,6 +123,14 @@ class TokenizerObjective(nn.Module):
             loss, parts = loss + game, {**parts, **played}
         psnr = -10 * torch.log10(parts["rec"].detach() / 4)
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}, "psnr_db": psnr}
+
+    def after_step(self, rate: float, scale: float) -> None:
+        """Restart the books' unused rows; the loop calls it after the optimiser's step."""
+        if self._last is None:
+            return
+        code_BDHW, token_B2HW = self._last
+        for number, (restart, part_BDHW) in enumerate(zip(self.restarts, code_BDHW.chunk(2, 1))):
+            restart(self.network.books[number].embedding, part_BDHW.movedim(1, -1).flatten(0, 2), token_B2HW[:, number].flatten())
 
     def _perceptual(self, back_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:
         """Mean perceptual distance of the first faces; which ones come first changes with every epoch's order."""
@@ -169,8 +190,8 @@ def train_tokenizer(recipe: TokenizerRecipe, image_NHWC: np.ndarray, out: Path, 
         book_KD = kept_teacher_book(recipe, image_NHWC, out)
     target_log_N = log_histogram(torch.from_numpy(book_KD))
     network = fresh(recipe.tokenizer.build, recipe.loop.seed, "tokenizer")
-    objective = fresh(lambda: TokenizerObjective(network, recipe, target_log_N), recipe.loop.seed, "critic")
-    settings = {**recipe.model_dump(mode="json", exclude={"loop"}), "target": data_digest(target_log_N.numpy())}
+    objective = fresh(lambda: TokenizerObjective(network, recipe, target_log_N, recipe.loop.total_steps(batches)), recipe.loop.seed, "critic")
+    settings = {**recipe.model_dump(mode="json", exclude={"loop", "model"}), "target": data_digest(target_log_N.numpy())}
     steps = run_loop(objective, batches, recipe.loop, out, data=data_digest(image_NHWC), settings=settings, label="tokenizer")
     facts = {"steps": steps, "batch": recipe.loop.batch, "images": len(image_NHWC), "teacher": recipe.teacher, "weights": recipe.weights.model_dump(mode="json")}
     save_glotok(out / RESULT, network, facts=facts)

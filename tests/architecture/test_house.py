@@ -142,10 +142,12 @@ def test_recipes_are_read_by_their_models():
 
 
 def _recipe_model(values: dict, name: str):
+    from facefoundry.consumers.aigi.train import AigiRecipe
     from facefoundry.consumers.privacy.dctdp import DctdpRecipe
     from facefoundry.consumers.privacy.duetface import DuetFaceRecipe
     from facefoundry.consumers.privacy.minusface import MinusFaceRecipe
     from facefoundry.consumers.privacy.partialface import PartialFaceRecipe
+    from facefoundry.consumers.tokenizer.train import TokenizerRecipe
     from facefoundry.generators.id3_train import Id3Recipe
     from facefoundry.generators.morphface_train import MorphFaceRecipe
     from facefoundry.generators.train import GeneratorRecipe
@@ -157,7 +159,7 @@ def _recipe_model(values: dict, name: str):
     from facefoundry.recognition.fan_train import FanRecipe
     from facefoundry.recognition.train import RecogniserRecipe
 
-    by_key = {"attack": AfaRecipe, "scales": FanRecipe, "quality_of": QualityRecipe, "identity_term": Id3Recipe, "style": MorphFaceRecipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "extends": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
+    by_key = {"tokenizer": TokenizerRecipe, "detector": AigiRecipe, "attack": AfaRecipe, "scales": FanRecipe, "quality_of": QualityRecipe, "identity_term": Id3Recipe, "style": MorphFaceRecipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "extends": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
     privacy = {"privacy-dctdp": DctdpRecipe, "privacy-duetface": DuetFaceRecipe, "privacy-minusface": MinusFaceRecipe, "privacy-partialface": PartialFaceRecipe}
     if name in privacy:
         return privacy[name]

@@ -34,7 +34,7 @@ SURFACE = {
     "centres": ["faces", "--out", "--embedder", "--json"],
     "candidates": ["--out", "--count", "--generator", "--embedder", "--steps", "--seed", "--max-cosine", "--json"],
     "publish": ["folder", "--repo", "--card", "--public", "--dry-run", "--json"],
-    "distill": ["recipe", "--data", "--out", "--set", "--embedder"],
+    "distill": ["recipe", "--data", "--out", "--set", "--embedder", "--json"],
     "inspect": ["dataset", "--out", "--embedder", "--match", "--centres", "--leak", "--fmr", "--reference", "--looks", "--pose", "--draws", "--all-pairs", "--seed", "--json"],
     "quality": ["faces", "--out", "--model", "--worst", "--json"],
     "score": ["recogniser", "--pairs", "--images", "--flip", "--out", "--groups", "--align", "--mark", "--json"],
@@ -45,28 +45,34 @@ SURFACE = {
     "benchmark tinyface": ["recogniser", "root", "--align", "--flip", "--json"],
     "benchmark ijb": ["recogniser", "root", "--flip", "--norms", "--detector", "--json"],
     "benchmark mini": ["faces", "--pairs", "--out", "--seed", "--pose", "--json"],
-    "privacy train": ["method", "recipe", "--data", "--out", "--set"],
+    "privacy train": ["method", "recipe", "--data", "--out", "--set", "--json"],
     "styles fit": ["faces", "--out", "--head", "--json"],
     "styles prior": ["codes", "--out", "--least-images", "--json"],
     "privacy evaluate": ["--method", "--weights", "--data", "--out", "--attacker", "--judge", "--generator", "--settings", "--json"],
     "privacy compare": ["folders", "--out", "--json"],
-    "train quality": ["recipe", "--data", "--out", "--set"],
-    "train fan": ["recipe", "--data", "--out", "--set"],
-    "train afa": ["recipe", "--data", "--out", "--set"],
+    "aigi train": ["recipe", "--real", "--fake", "--out", "--set", "--most", "--json"],
+    "aigi detect": ["faces", "--out", "--model", "--column", "--threshold", "--pictures", "--json"],
+    "aigi evaluate": ["--real", "--fake", "--model", "--most", "--out", "--json"],
+    "tokenizer train": ["recipe", "--data", "--out", "--set", "--json"],
+    "tokenizer encode": ["faces", "--weights", "--out", "--rows", "--json"],
+    "tokenizer decode": ["tokens", "--weights", "--out", "--rows", "--json"],
+    "train quality": ["recipe", "--data", "--out", "--set", "--json"],
+    "train fan": ["recipe", "--data", "--out", "--set", "--json"],
+    "train afa": ["recipe", "--data", "--out", "--set", "--json"],
     "normalise": ["source", "--weights", "--out", "--shrink", "--rows", "--json"],
     "attack": ["--data", "--weights", "--strengths", "--attack", "--steps", "--probes", "--pairs", "--seed", "--json"],
-    "train generator": ["recipe", "--data", "--out", "--set", "--embedder", "--styles"],
+    "train generator": ["recipe", "--data", "--out", "--set", "--embedder", "--styles", "--json"],
     "gallery styles": ["job", "--identities", "--styles", "--own", "--out", "--set", "--json"],
     "head build": ["--out", "--components", "--people", "--seed", "--json"],
     "head albedo": ["--london", "--out", "--components", "--size", "--json"],
-    "train recogniser": ["recipe", "--data", "--out", "--set"],
-    "submit datacv": ["recogniser", "--test", "--board", "--out", "--split", "--training"],
-    "submit frcsyn write": ["proposed", "--baseline", "--subtask", "--lists", "--images", "--calibration", "--out", "--edition", "--training", "--align", "--official"],
+    "train recogniser": ["recipe", "--data", "--out", "--set", "--json"],
+    "submit datacv": ["recogniser", "--test", "--board", "--out", "--split", "--training", "--json"],
+    "submit frcsyn write": ["proposed", "--baseline", "--subtask", "--lists", "--images", "--calibration", "--out", "--edition", "--training", "--align", "--official", "--json"],
     "submit frcsyn check": ["submission", "--lists", "--edition", "--official", "--json"],
     "submit frcsyn score": ["submission", "--lists", "--edition", "--gender", "--ddof", "--official", "--json"],
-    "submit frcsyn report": ["submission", "--lists", "--subtask", "--out", "--edition", "--images", "--gender", "--ddof", "--official"],
-    "submit sdfr export": ["recogniser", "--out", "--task"],
-    "submit sdfr scores": ["model", "--samples", "--out", "--task"],
+    "submit frcsyn report": ["submission", "--lists", "--subtask", "--out", "--edition", "--images", "--gender", "--ddof", "--official", "--json"],
+    "submit sdfr export": ["recogniser", "--out", "--task", "--json"],
+    "submit sdfr scores": ["model", "--samples", "--out", "--task", "--json"],
     "submit sdfr rank": ["table", "--json"],
 }
 """What scripts of users rely on: change it only with a line in the release notes."""
@@ -81,6 +87,11 @@ def surface(command, path: str = "") -> dict[str, list[str]]:
 
 def test_names_and_options_are_frozen():
     assert surface(typer.main.get_command(app)) == SURFACE
+
+
+def test_every_verb_speaks_json():
+    """But `schema`, which writes nothing else, and `browse`, which serves until it is stopped."""
+    assert {verb for verb, options in surface(typer.main.get_command(app)).items() if "--json" not in options} == {"schema", "browse"}
 
 
 def test_options_of_all_verbs_are_frozen():
