@@ -140,7 +140,7 @@ def _to_row(number: int, record: FaceRecord) -> dict[str, Any]:
     problem = _problem(record)
     if problem:
         raise UserError(f"row {number} (face {record.face_id!r}): {problem}")
-    row = {spec.name: getattr(record, spec.name) for spec in fields(FaceRecord)}
+    row = vars(record).copy()
     for name in _PICTURES:
         row[name] = None if row[name] is None else {"bytes": row[name], "path": None}
     row["anchor"] = None if record.anchor is None else np.asarray(record.anchor, np.float32)

@@ -14,6 +14,7 @@ from .cli_aigi import aigi_app
 from .cli_benchmark import benchmark_app
 from .cli_challenge import leaderboard, score, submit_app
 from .cli_distill import distill
+from .cli_eyeseg import eyeseg_app
 from .cli_faces import attack, normalise
 from .cli_gallery import gallery_app
 from .cli_head import head_app
@@ -38,6 +39,7 @@ app.add_typer(gallery_app, name="gallery")
 app.add_typer(head_app, name="head")
 app.add_typer(privacy_app, name="privacy")
 app.add_typer(aigi_app, name="aigi")
+app.add_typer(eyeseg_app, name="eyeseg")
 app.add_typer(tokenizer_app, name="tokenizer")
 
 JobFile = Annotated[Path, typer.Argument(help="Job file (YAML); docs/jobs.md lists every key.")]

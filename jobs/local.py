@@ -23,7 +23,7 @@ from .executors import Executor, LocalExecutor
 from .plan import Shard
 from .ranks import take_gpu
 from .shards import Stage
-from .watch import watch_markers
+from .watch import show_workers, watch_markers
 
 Made = tuple[Sequence[Path], dict[str, Any]]
 """Files of a finished shard, already renamed into place, and the facts for its marker (with "rows")."""
@@ -66,7 +66,7 @@ def run_steps(steps: Sequence[Step], shards: Sequence[Shard], *, workers: int, e
             begun = [shard for shard in left if step.stage.marker(shard.id) is None]
             if not begun:
                 continue
-            with bar(step.label, sum(map(rows, begun))) as advance:
+            with bar(step.label, sum(map(rows, begun))) as advance, show_workers(step.stage, {shard.id: rows(shard) for shard in begun}, advance):
                 follow = staff.watch if staff else drain
                 follow(step, begun, lambda shard: advance(rows(shard)))
 

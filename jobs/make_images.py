@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,14 @@ _OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate"
 """How torch's allocators put it where the error has no type of its own."""
 
 
-def make_images(plan: Plan, generator: Any, anchor_ID: np.ndarray, rows: Sequence[Row]) -> tuple[list, list]:
+def make_images(plan: Plan, generator: Any, anchor_ID: np.ndarray, rows: Sequence[Row], tell: Callable[[int], None] = lambda rows: None) -> tuple[list, list]:
     """Generate rows (identity, image) in the plan's micro-batches.
 
     Where memory runs out the batch is halved, and stays so for the rest of the rows: noise, anchors and seeds belong to the image, so that
     the images stay the same (to the last bit on a CPU; elsewhere as far as the kernels for another batch size are).
+
+    Args:
+        tell: called after each batch with the number of rows done.
 
     Returns:
         [(identity, image, seed, known, image_HWC uint8)] in the order of identities and images, and [{face_id, reason}] of those that failed; `known` are
@@ -48,6 +51,7 @@ def make_images(plan: Plan, generator: Any, anchor_ID: np.ndarray, rows: Sequenc
                 continue
             images += made
             failed += problems
+            tell(len(images) + len(failed))
             _stop_if_too_many(failed, len(rows), plan.spec.engine.max_failures)
     return sorted(images, key=lambda row: row[:2]), failed
 

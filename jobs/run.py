@@ -117,7 +117,7 @@ def job_status(folder: Path) -> dict[str, Any]:
     work = [(stage_of(folder, kind, part).name, shards_in(folder, plan, part)) for part in parts for kind in ("generate", "embed")]
     for name, shards in (*work, ("publish", WHOLE)):
         stage = Stage(root=folder, name=name, lease_s=plan.spec.engine.lease_s)
-        markers = [marker for shard in shards if (marker := stage.recorded(shard.id)) is not None]
+        markers = stage.records(shard.id for shard in shards)
         stages[name] = {
             "shards": len(shards), "done": len(markers), "working": stage.working(), "images": sum(marker["rows"] for marker in markers),
             "failed": sum(len(marker["failed"]) for marker in markers if isinstance(marker.get("failed"), list)),

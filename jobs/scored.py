@@ -1,4 +1,4 @@
-"""A dataset with one more score a face: predictions written back as a column. The source is left as it is."""
+"""A dataset with more scores a face: predictions written back as columns. The source is left as it is."""
 
 from __future__ import annotations
 
@@ -15,10 +15,15 @@ from ..identity.shards import ShardWriter
 
 
 def write_scored(source: Path, out: Path, column: str, score_of: Mapping[str, float], facts: Mapping[str, Any]) -> Path:
-    """Copy a dataset folder to `out` with the score `column` of every face named in `score_of`; return `out`.
+    """`write_columns` of one column."""
+    return write_columns(source, out, {column: score_of}, facts)
+
+
+def write_columns(source: Path, out: Path, columns: Mapping[str, Mapping[str, float]], facts: Mapping[str, Any]) -> Path:
+    """Copy a dataset folder to `out` with more scores of the faces; return `out`.
 
     Args:
-        score_of: by face_id; a face without one keeps the scores it has.
+        columns: values by face_id, by name; a face without one keeps the scores it has.
         facts: lines for the card.
 
     Raises:
@@ -27,9 +32,9 @@ def write_scored(source: Path, out: Path, column: str, score_of: Mapping[str, fl
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not an empty folder; choose a new one")
     parts = [part for part in ("data", "rejected") if (source / part).is_dir()]
-    taken = {name for record in FaceDataset.open(source).table.column("scores").to_pylist() for name in (item["name"] for item in record)}
-    if column in taken:
-        raise UserError(f"the faces of {source} have the score '{column}' already; scores are added, never overwritten: choose another --column")
+    taken = columns.keys() & {name for record in FaceDataset.open(source).table.column("scores").to_pylist() for name in (item["name"] for item in record)}
+    if taken:
+        raise UserError(f"the faces of {source} have the score '{min(taken)}' already; scores are added, never overwritten: choose another --column")
     try:
         manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -37,8 +42,8 @@ def write_scored(source: Path, out: Path, column: str, score_of: Mapping[str, fl
     writer = ShardWriter(out)
     for part in parts:
         for record in FaceDataset.open(source, part).records():
-            known = record.face_id in score_of
-            writer.add(replace(record, scores=with_scores(record.scores, {column: score_of[record.face_id]})) if known else record)
+            new = {name: values[record.face_id] for name, values in columns.items() if record.face_id in values}
+            writer.add(replace(record, scores=with_scores(record.scores, new)) if new else record)
     writer.close()
     finalise(out, title=manifest["title"], generator=manifest["generator"], facts={**manifest["facts"], **facts})
     return out

@@ -12,8 +12,8 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,7 @@ class Stage:
 
         Every byte is read. A marker whose file is gone stays as a record: without its file it does not count as done.
         """
-        for folder in ("claims", "done"):
+        for folder in ("claims", "done", "progress"):
             _make_folder(self.folder / folder)
         found = []
         for shard in shards:
@@ -93,10 +93,31 @@ class Stage:
         """Return the shards that have a marker; one look at the folder."""
         return {int(path.stem) for path in (self.folder / "done").glob("[0-9]*.json")}
 
+    def records(self, shards: Iterable[int]) -> list[dict[str, Any]]:
+        """Return the markers of those shards that have one, whether or not their files are still there."""
+        # Path objects for tens of thousands of markers would take longer than reading them.
+        marked, folder = self.marked(), os.fspath(self.folder / "done")
+        found = (_read_json(f"{folder}/{shard:05d}.json") for shard in shards if shard in marked)
+        return [marker for marker in found if marker is not None]
+
     def working(self) -> int:
         """Return how many workers hold a shard now."""
         folder = self.folder / "claims"
         return sum(self._alive(claim) for claim in folder.iterdir()) if folder.is_dir() else 0
+
+    def tell(self, shard: int, rows: int) -> None:
+        """Note how many rows of a claimed shard are made, for whoever shows it; a lost note harms nothing."""
+        with suppress(OSError):
+            self._progress(shard).write_text(str(rows))
+
+    def at_work(self) -> dict[str, tuple[int, int]]:
+        """Return who holds a shard: {"host, process 12": (shard, rows made so far)}, from one look at the claims."""
+        found = {}
+        for claim in sorted((self.folder / "claims").glob("[0-9]*")):
+            owner = _read_json(claim)
+            if owner and self._alive(claim):
+                found[f"{owner['host']}, process {owner['pid']}"] = (int(claim.name), int(_read_json(self._progress(int(claim.name))) or 0))
+        return found
 
     @contextmanager
     def claim(self, shard: int) -> Iterator[bool]:
@@ -113,7 +134,11 @@ class Stage:
             if beat.is_alive():
                 beat.join()
             if mine:
+                self._progress(shard).unlink(missing_ok=True)
                 path.unlink(missing_ok=True)
+
+    def _progress(self, shard: int) -> Path:
+        return self.folder / "progress" / f"{shard:05d}"
 
     def _done(self, shard: int) -> Path:
         return self.folder / "done" / f"{shard:05d}.json"
@@ -185,9 +210,10 @@ def _same_start(left_s: float | None, right_s: float | None) -> bool:
     return left_s is not None and right_s is not None and abs(left_s - right_s) < 2.0  # the clock may be corrected in between
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path | str) -> Any:
     try:
-        return json.loads(path.read_bytes())
+        with open(path, "rb") as file:
+            return json.loads(file.read())
     except (FileNotFoundError, json.JSONDecodeError):
         return None
 

@@ -54,7 +54,7 @@ class GenerateStep:
         from ..identity.dataset import write_shard
 
         rows = addresses(self.folder, plan, shard, self.number)
-        images, failed = make_images(plan, generator, anchor_ID, rows)
+        images, failed = make_images(plan, generator, anchor_ID, rows, lambda done: self.stage.tell(shard.id, done))
         if not images and not self.number:  # a replacement may fail like any image: its slot stays empty
             raise UserError(f"shard {shard.id}: every image failed; the first: {failed[0]['reason']}")
         path = self.stage.data(shard.id, ".parquet")

@@ -10,7 +10,7 @@ import functools
 import json
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -153,6 +153,10 @@ class StoreStage(Stage):
         lost = [shard for shard in shards if super(StoreStage, self).recorded(shard) and shard not in self.marked()]
         super().forget(lost)
         return []
+
+    def records(self, shards: Iterable[int]) -> list[dict[str, Any]]:
+        marked = self.marked()
+        return [marker for shard in shards if shard in marked and (marker := self.recorded(shard)) is not None]
 
     def marked(self) -> set[int]:
         return {int(name[:5]) for name in self.store.names(self._object("done")) if name.endswith(".json")}

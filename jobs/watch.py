@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from ..core.progress import Bar
 
 if TYPE_CHECKING:
     from .local import Step
     from .plan import Shard
+    from .shards import Stage
+
+LOOK_S = 0.5
+"""Between two looks at the claims."""
+
+
+@contextmanager
+def show_workers(stage: Stage, rows: Mapping[int, int], bar: Bar) -> Iterator[None]:
+    """Show beneath a bar, for the block, who works on which shard and how far it is; on this machine and wherever claims are seen.
+
+    Args:
+        rows: images of each shard.
+    """
+    stop = threading.Event()
+
+    def follow() -> None:
+        while not stop.wait(LOOK_S):
+            held = stage.at_work()
+            bar.parts({f"{who}, shard {shard}": (min(done, rows[shard]), rows[shard]) for who, (shard, done) in held.items() if shard in rows})
+
+    thread = threading.Thread(target=follow, daemon=True)
+    if bar.shown:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        if thread.is_alive():
+            thread.join()
+        bar.parts({})
 
 
 def watch_markers(step: Step, shards: Sequence[Shard], on_done: Callable[[Shard], None], pause: Callable[[], None], alive: Callable[[], bool], gone: Callable[[int], Exception]) -> None:

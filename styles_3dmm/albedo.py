@@ -21,14 +21,17 @@ from ..core.files import bundled
 from ..core.quantise import quantise_rows
 from ..core.weights import load_weights, save_tensors
 from .morphable import PARTS, MorphableHead
-from .palette import HAIR, INNER, IRIS
-from .skin_colour import ToneModel, srgb
+from .palette import HAIR, INNER, IRIS, draw
+from .skin_colour import ToneModel, linear, srgb
+from .style_maps import part_share
 from .unwrap import Texels, fill
 
 KIND = "albedo"
 BUNDLED = "albedo-small.safetensors"
 _BROW_HAIR = 0.45
 """How much of a brow's colour is the hair's; the rest is what the skin model says, in which brows are dark already."""
+
+_CALMER = 0.8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -57,11 +60,11 @@ class AlbedoModel:
         """
         count = check("coefficients_BA", coefficients_BA, f"B {len(self.basis_AHW3)}")["B"]
         check("tone_B2", tone_B2, f"{count} 2")
-        detail_BHW3 = self.detail_HW3 + np.tensordot(coefficients_BA.astype(np.float32), self.basis_AHW3, 1)
+        detail_BHW3 = self.detail(coefficients_BA)
         scale = size / detail_BHW3.shape[1]
         if scale != 1:
             detail_BHW3 = zoom(detail_BHW3, (1, scale, scale, 1), order=1, grid_mode=True, mode="nearest")
-        density_BHW3 = self.tone.density(tone_B2)[:, None, None] + detail_BHW3
+        density_BHW3 = self.tone.density(tone_B2).astype(np.float32)[:, None, None] + detail_BHW3
         texture_BHW3 = srgb(np.exp(-density_BHW3).clip(0.0, 1.0)).astype(np.float32)
         part_HW = _parts(head, size)
         hair_B13 = np.broadcast_to(np.array([HAIR["dark brown"]]) if hair_B3 is None else hair_B3, (count, 3))[:, None].astype(np.float32)
@@ -72,18 +75,38 @@ class AlbedoModel:
         texture_BHW3[:, brow_HW] = (1 - _BROW_HAIR) * texture_BHW3[:, brow_HW] + _BROW_HAIR * hair_B13
         return texture_BHW3
 
+    def detail(self, coefficients_BA: np.ndarray) -> np.ndarray:
+        """Return the details, (B, H, W, 3) float32 density."""
+        return self.detail_HW3 + np.tensordot(coefficients_BA.astype(np.float32), self.basis_AHW3, 1)
+
+    def detailed(self, head: MorphableHead, colour_BV3: np.ndarray, coefficients_BA: np.ndarray) -> np.ndarray:
+        """Return vertex colours, (B, V, 3) float32 sRGB numbers, with the detail of skin laid over colours that have none: for who colours heads by vertices.
+
+        Skin is darkened or lightened by the detail's density as it stands; lips and brows by what of the detail is not in the mean (their own colour is in `colour_BV3`).
+        """
+        check("colour_BV3", colour_BV3, f"{len(coefficients_BA)} {len(head.mean_V3)} 3")
+        place_V2 = head.uv_V2 * np.array(self.detail_HW3.shape[1::-1]) - 0.5
+        column_V, row_V = place_V2.round().astype(int).clip(0, np.array(self.detail_HW3.shape[1::-1]) - 1).T
+        bare_V = _bare(head)[:, None]
+        detail_BV3 = self.detail_HW3[row_V, column_V] * bare_V + np.tensordot(coefficients_BA.astype(np.float32), self.basis_AHW3[:, row_V, column_V], 1)
+        return srgb((linear(colour_BV3) * np.exp(-detail_BV3)).clip(0.0, 1.0)).astype(np.float32)
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Return coefficients of drawn people, (count, A): a little calmer than the people's own, cut at two deviations."""
+        return _CALMER * rng.normal(size=(count, len(self.basis_AHW3))).clip(-2.0, 2.0)
+
     def sample(self, head: MorphableHead, rng: np.random.Generator, count: int, *, size: int = 256) -> np.ndarray:
         """Return textures of drawn people, (count, size, size, 3): tones spread evenly over the range, irises and hair from the palette."""
-        coefficients_BA = rng.normal(size=(count, len(self.basis_AHW3)))
-        tone_B2 = np.stack([rng.uniform(-55.0, 60.0, count), rng.normal(size=count)], -1)
-        iris, hair = (np.array(list(table.values()))[rng.integers(len(table), size=count)] for table in (IRIS, HAIR))
-        return self.texture(head, coefficients_BA, tone_B2, iris_B3=iris, hair_B3=hair, size=size)
+        coefficients_BA = self.draw(rng, count)
+        tone_B2 = np.stack([rng.uniform(-55.0, 60.0, count), _CALMER * rng.normal(size=count).clip(-1.5, 1.5)], -1)
+        return self.texture(head, coefficients_BA, tone_B2, iris_B3=draw(IRIS, rng, count), hair_B3=draw(HAIR, rng, count), size=size)
 
 
 def save_albedo(path: Path, model: AlbedoModel, *, facts: dict[str, Any] | None = None) -> None:
-    """Write a model; the basis as int8 rows."""
-    tensors = {"basis": torch.from_numpy(np.ascontiguousarray(model.basis_AHW3, np.float32)).flatten(1)}
-    tensors = quantise_rows(tensors) | {"detail": torch.from_numpy(np.ascontiguousarray(model.detail_HW3, np.float32)).half()}
+    """Write a model: the texels that have any detail alone, the basis as int8 rows."""
+    some_HW = np.abs(model.detail_HW3).max(2) + np.abs(model.basis_AHW3).max((0, 3)) > 0
+    basis = torch.from_numpy(np.ascontiguousarray(model.basis_AHW3[:, some_HW], np.float32)).flatten(1)
+    tensors = quantise_rows({"basis": basis}) | {"detail": torch.from_numpy(model.detail_HW3[some_HW].astype(np.float16)), "texels": torch.from_numpy(some_HW.copy())}
     tone = np.stack([model.tone.middle_3, model.tone.melanin_3, model.tone.haemoglobin_3])
     tensors["tone"] = torch.from_numpy(tone.astype(np.float32))
     save_tensors(path, tensors, kind=KIND, config={"licence": model.licence}, facts=facts)
@@ -97,11 +120,14 @@ def load_albedo(path: Path) -> AlbedoModel:
     """
     tensors, config, _ = load_weights(path, kind=KIND)
     try:
-        detail_HW3, tone_33 = tensors["detail"].numpy(), tensors["tone"].numpy().astype(np.float64)
-        basis_AHW3 = tensors["basis"].view(-1, *detail_HW3.shape).numpy()
+        some_HW, tone_33 = tensors["texels"].numpy().astype(bool), tensors["tone"].numpy().astype(np.float64)
+        detail_HW3 = np.zeros((*some_HW.shape, 3), np.float32)
+        detail_HW3[some_HW] = tensors["detail"].numpy()
+        basis_AHW3 = np.zeros((len(tensors["basis"]), *detail_HW3.shape), np.float32)
+        basis_AHW3[:, some_HW] = tensors["basis"].view(len(basis_AHW3), -1, 3).numpy()
         tone = ToneModel(middle_3=tone_33[0], melanin_3=tone_33[1], haemoglobin_3=tone_33[2])
         return AlbedoModel(tone=tone, detail_HW3=detail_HW3, basis_AHW3=basis_AHW3, licence=config["licence"])
-    except (KeyError, RuntimeError, IndexError) as error:
+    except (KeyError, RuntimeError, IndexError, ValueError) as error:
         raise UserError(f"{path} does not hold a whole albedo model ({error}); make it again with 'facefoundry head albedo'") from error
 
 
@@ -116,3 +142,9 @@ def _parts(head: MorphableHead, size: int) -> np.ndarray:
     """Parts at the texels, (size, size) uint8; empty texels as their nearest neighbour."""
     part_HW = Texels.of(head, size).part_HW
     return fill(part_HW[..., None], part_HW < 255)[..., 0]
+
+
+@lru_cache(maxsize=4)
+def _bare(head: MorphableHead) -> np.ndarray:
+    """How much of the skin round a vertex is plain skin, (V,)."""
+    return part_share(head)[:, PARTS.index("skin")]

@@ -12,7 +12,7 @@ from .eyeball import IRIS_MM, PUPIL_MM
 from .head_regions import under_hair
 from .morphable import PARTS
 
-_BROW_HALF_MM = 3.0
+_BROW_HALF_MM = 3.5
 _DEEP_MM = 14.0
 """What lies farther than this behind a region's landmarks is not of it, but of the head behind."""
 

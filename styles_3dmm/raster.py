@@ -61,8 +61,9 @@ def check_mesh(point_BV3: np.ndarray, triangle_T3: np.ndarray) -> np.ndarray:
     """Return the corners as the kernels want them; the door to `fill` for whoever calls it picture by picture."""
     check("point_BV3", point_BV3, "B V 3")
     check("triangle_T3", triangle_T3, "T 3", lo=0, hi=point_BV3.shape[1] - 1)
-    if not np.abs(point_BV3).max(initial=0.0) < _FARTHEST_PX:
-        raise ValueError(f"points up to {np.abs(point_BV3).max():.3g} px (NaN = not finite), expected less than 2^20; check camera and vertices")
+    farthest = np.maximum(point_BV3.max(initial=0.0), -point_BV3.min(initial=0.0))
+    if not farthest < _FARTHEST_PX:
+        raise ValueError(f"points up to {farthest:.3g} px (NaN = not finite), expected less than 2^20; check camera and vertices")
     return np.ascontiguousarray(triangle_T3, np.int32)
 
 
@@ -95,10 +96,12 @@ def fill(point_V3, triangle_T3, distance, triangle_HW, weight_HW3, depth_HW):
         a, b, c = triangle_T3[t, 0], triangle_T3[t, 1], triangle_T3[t, 2]
         ax, ay, bx, by, cx, cy = grid_V2[a, 0], grid_V2[a, 1], grid_V2[b, 0], grid_V2[b, 1], grid_V2[c, 0], grid_V2[c, 1]
         area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if area <= 0:  # faces away or is edge-on: half of all
+            continue
         # First and last pixel centre in the bounding box; >> 10 is the floor of the division by 1024.
         left, right = max((min(ax, bx, cx) + 1023) >> 10, 0), min(max(ax, bx, cx) >> 10, width - 1)
         top, bottom = max((min(ay, by, cy) + 1023) >> 10, 0), min(max(ay, by, cy) >> 10, height - 1)
-        if area <= 0 or left > right or top > bottom:  # faces away or is edge-on, or holds no pixel's centre
+        if left > right or top > bottom:  # holds no pixel's centre
             continue
         # Edge opposite a runs b → c, and so on; a centre exactly on an edge belongs to it only if the edge is a top or a left one.
         bias_a = 0 if (cy < by or (cy == by and cx > bx)) else -1

@@ -152,10 +152,13 @@ class _Scene:
 
 
 def _backdrop(back_BHW3: np.ndarray) -> np.ndarray:
-    """A buffer of its own that shows the background; copying one value broadcast to all pixels takes numpy five times as long as filling with it."""
-    if back_BHW3.size and not any(back_BHW3.strides):
-        return np.full(back_BHW3.shape, back_BHW3.flat[0], np.float32)
-    return np.array(back_BHW3, np.float32, order="C")
+    """A buffer of its own that shows the background. One value broadcast to all pixels is slow to copy, and black need not be written at all."""
+    if not back_BHW3.size or any(back_BHW3.strides):
+        return np.array(back_BHW3, np.float32, order="C")
+    picture_BHW3, value = np.zeros(back_BHW3.shape, np.float32), back_BHW3.flat[0]
+    if value != 0:
+        picture_BHW3.fill(value)
+    return picture_BHW3
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "arcp", "nsz", "reassoc"})

@@ -31,13 +31,8 @@ class Holder(metaclass=_Still):
         kept: what it stored: mostly its attributes by name.
     """
 
-    def __init__(self) -> None:
-        self.kept: Any = None
-
-    def __new__(cls, *stored: Any) -> Holder:
-        made = super().__new__(cls)
-        made.kept = None
-        return made
+    def __init__(self, *stored: Any) -> None:
+        self.kept: Any = stored
 
     def __setstate__(self, state: Any) -> None:
         self.kept = state
@@ -71,7 +66,9 @@ class Array(Holder):
         try:
             _, shape, kind, fortran, raw = self.kept
             data = raw.encode("latin1") if isinstance(raw, str) else bytes(raw)
-            return np.frombuffer(data, kind.numpy()).reshape(shape, order="F" if fortran else "C")
+            flat = np.frombuffer(data, kind.numpy())
+            # An order of axes: protocol 5 stores what lies in memory, shape included, and says how to turn it.
+            return flat.reshape(shape).transpose(fortran) if isinstance(fortran, tuple) else flat.reshape(shape, order="F" if fortran else "C")
         except (TypeError, AttributeError) as error:
             raise ValueError(f"no stored array ({error})") from error
 
@@ -115,8 +112,8 @@ class _Remade(Holder):
 class _Buffer(Holder):
     """How protocol 5 writes arrays: bytes, type, shape, order."""
 
-    def __new__(cls, raw: Any, kind: Any, shape: Any, order: Any = "C", *rest: Any) -> Any:
-        return Array(1, shape, kind, order == "F", raw)
+    def __new__(cls, raw: Any, kind: Any, shape: Any, order: Any = "C", axes: Any = None) -> Any:
+        return Array(1, shape, kind, axes if order == "K" and axes is not None else order == "F", raw)
 
 
 _FOUND: dict[tuple[str, str], Any] = {

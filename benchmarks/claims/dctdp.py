@@ -42,7 +42,7 @@ def guarantee(asked: argparse.Namespace):
 
 
 if __name__ == "__main__":
-    parser = options("dctdp", __doc__, looks=4800)
+    parser = options("dctdp", __doc__, looks=19200)
     parser.add_argument("--epsilons", default="", help="further mean budgets, e.g. 1,2,4")
     asked = parser.parse_args()
     run_claim(

@@ -22,7 +22,7 @@ def attention(study: Study, method: DuetFace, on: Attacked) -> tuple[list[Effect
 
 if __name__ == "__main__":
     run_claim(
-        options("duetface", __doc__, looks=7200, first=0.5).parse_args(),
+        options("duetface", __doc__, looks=19200).parse_args(),
         claim="Mi et al. 2022: the server's 54 channels a plane with the client's attention recognise within about a point of the unprotected network, and give neither picture nor person back.",
         title="DuetFace",
         published="Paper: LFW 99.82 % (ArcFace 99.77 %). Later U-Net attacks on it: SSIM 0.866, 19.88 dB, 96.5 % verification of recovered faces. The linear attack is in no paper; on one 112×112 face it gives the luma back at 127 dB.",

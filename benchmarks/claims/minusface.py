@@ -32,7 +32,7 @@ def residual(study: Study, method: MinusFace, on: Attacked) -> tuple[list[Effect
 
 if __name__ == "__main__":
     run_claim(
-        options("minusface", __doc__, looks=4800, first=0.4).parse_args(),
+        options("minusface", __doc__, looks=19200).parse_args(),
         claim="Mi et al. 2024: pictures of randomly shuffled residuals recognise within about two points of the unprotected network, and give neither picture nor person back.",
         title="MinusFace",
         published="Paper: LFW 99.78 % (ArcFace 99.77 %), CFP-FP 96.92 against 98.30; its own U-Net attack reaches SSIM 0.50 and 10.98 dB. Independent work: FaceLinkGen has 98 % of regenerated faces accepted, FEM 97 % on one verifier.",

@@ -48,7 +48,7 @@ def ranks(study: Study, method: PartialFace, on: Attacked) -> tuple[list[Effect]
 
 if __name__ == "__main__":
     run_claim(
-        options("partialface", __doc__, looks=9600).parse_args(),
+        options("partialface", __doc__, looks=19200).parse_args(),
         claim="Mi et al. 2023: nine random high-frequency channels a plane, in a random order, cost at most about two points of accuracy, and what is sent gives neither picture nor person back.",
         title="PartialFace",
         published="Paper: LFW 99.80 % (ArcFace 99.77 %); its own U-Net attack reaches SSIM 0.591, 13.70 dB and 65.4 % verification of recovered faces (chance 50 %). Independent work (FaceLinkGen 2026): 98 % of regenerated faces accepted. The linear attack is not in the paper.",

@@ -1,7 +1,7 @@
 """What the claims about DuetFace, PartialFace, DCTDP and MinusFace share: trainings beside the unprotected recogniser, attacks, cost, verdict.
 
-Every method is trained on N real faces and on N minted ones with the recipe in recipes/, the unprotected network with the same recipe, faces and number of
-looks at them, on 56×56 pixels like the methods. Accuracy: LFW folds 7-8. Victims of the attacks are people of folds 7-8; the attacker owns faces of people
+Every method is trained on N real faces and on N minted ones with the recipe in recipes/ at 28×28 pixels, the unprotected network with the same recipe, faces,
+pixels and number of looks at them; the scripts share it. Accuracy: LFW folds 7-8. Victims of the attacks are people of folds 7-8; the attacker owns faces of people
 that are in neither training nor test. The judge is mobilefacenet-small, which neither side uses. What is trained stays under --work and is shared.
 
 Axes: S seeds, P pairs, T attacked faces, N faces, D embedding.
@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from evidence import DATA, HERE, Effect, effect, write_claim
 from recognisers import Lab, right_of_pairs
+from torch import nn
 
 from facefoundry.challenge.pair_lists import read_pairs
 from facefoundry.consumers.privacy.attacks.guessing import recover_by_guessing
@@ -28,20 +29,35 @@ from facefoundry.consumers.privacy.attacks.linear_recovery import fitted_linear
 from facefoundry.consumers.privacy.attacks.reidentification import judge_threshold
 from facefoundry.consumers.privacy.attacks.unet_recovery import UnetSettings, recover, shown, train_recovery
 from facefoundry.consumers.privacy.image_metrics import psnr, ssim
-from facefoundry.consumers.privacy.protected import PRIVACY_METHODS, PrivacyMethod, load_method
+from facefoundry.consumers.privacy.protected import PRIVACY_METHODS, PrivacyMethod, PrivacyRecipe, load_method
 from facefoundry.consumers.privacy.subjects import ImageSubject
+from facefoundry.consumers.privacy.train import MapRecogniser, learn
 from facefoundry.core.files import write_atomic
 from facefoundry.core.images import to_float, to_uint8
 from facefoundry.core.seeds import numpy_rng
 from facefoundry.identity.sources import Faces, load_faces
-from facefoundry.recognition.embedder import embed_faces, load_embedder
-from facefoundry.recognition.train import RecogniserRecipe, train_recogniser
+from facefoundry.recognition.embedder import TorchEmbedder, embed_faces, load_embedder
 
 RECIPES = HERE.parent.parent / "recipes"
+SIDE = 28
+MORE = {"minusface": ("method.widths=[8,16,32]",)}
+"""28 pixels can be halved twice."""
 KINDS = ("real", "minted")
 JUDGE = "mobilefacenet-small"
 REACH = {"duetface": 0.01, "partialface": 0.02, "dctdp": 0.02, "minusface": 0.02}
 """How much accuracy a method may lose, as the specification of the consumers asks (consumers.md §11)."""
+
+
+class Unprotected(nn.Module):
+    """The server's network fed with the face itself, at the methods' resolution."""
+
+    def __init__(self, recipe: PrivacyRecipe) -> None:
+        super().__init__()
+        self.shrink = nn.AvgPool2d(112 // recipe.method.side)
+        self.server = MapRecogniser(3, recipe.method, recipe.backbone)
+
+    def forward(self, image_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.server(self.shrink(image_BCHW))
 
 
 @dataclass(kw_only=True)
@@ -50,7 +66,7 @@ class Study:
 
     Attributes:
         looks: how often the network sees a face in its (last) training; first stages see `first` as many.
-        settings: laid over the method's recipe, e.g. for a smoke run.
+        settings: laid over the method's recipe, e.g. for a smoke run; the last word.
     """
 
     name: str
@@ -84,15 +100,18 @@ class Study:
         """Part of a folder's name: whatever decides a training beside kind and seed."""
         return f"{self.lab.people}x{self.lab.each}-{self.looks}"
 
+    def recipe(self, changes: Sequence[str]) -> PrivacyRecipe:
+        """The method's recipe at the study's resolution."""
+        return PRIVACY_METHODS[self.name].Recipe.load(RECIPES / f"privacy-{self.name}.yaml", [f"method.side={SIDE}", *MORE.get(self.name, ()), *changes, *self.settings])
+
     def unprotected(self, kind: str, seed: int) -> np.ndarray:
-        """Rows of the test faces by the network that sees faces."""
+        """Rows of the test faces by the network that sees faces; the same whatever the method."""
         folder = self.lab.work / f"unprotected-{kind}-{self.size}-{seed}"
 
         def train() -> Callable[[np.ndarray], np.ndarray]:
             recipe = self.recipe([f"epochs={self.epochs(self.looks)}", f"seed={seed}"])
-            found, _ = learn(recipe, self.faces(kind), folder, lambda: Unprotected(recipe))
-            network = found.network.eval()
-            return lambda image_NHWC: batched(lambda part: F.normalize(network(part)), image_NHWC)
+            network = learn(recipe, self.faces(kind), folder, lambda: Unprotected(recipe))[0].network.eval()
+            return lambda image_NHWC: embed_faces(TorchEmbedder(network, name="unprotected"), image_NHWC)
 
         return self._rows(folder / "rows.npy", train)
 
@@ -106,7 +125,7 @@ class Study:
             values = cls.Recipe.read(RECIPES / f"privacy-{self.name}.yaml")[0]
             repeated = values.get("samples", 1) * values["method"].get("samples", 1)
             first = [f"{key}={self.epochs(self.looks * self.first)}" for key in ("client_epochs", "generator_epochs") if key in cls.Recipe.model_fields]
-            recipe = cls.Recipe.load(RECIPES / f"privacy-{self.name}.yaml", [f"epochs={self.epochs(self.looks) / repeated}", *first, f"seed={seed}", *changes, *self.settings])
+            recipe = self.recipe([f"epochs={self.epochs(self.looks) / repeated}", *first, f"seed={seed}", *changes])
             began = time.process_time()
             cls.train_on(recipe, self.faces(kind), folder)
             self.notes.append(f"Training on {kind} faces, seed {seed}{mark}: {time.process_time() - began:.0f} s of processor time.")
@@ -202,7 +221,7 @@ def attack_effects(found: dict[str, torch.Tensor], on: Attacked, side: int) -> t
     true = shown(on.image_THWC, side)
     mean = shown(on.own_NHWC, side).mean(0).expand_as(true)
     base_ssim, base_found = ssim(mean, true).numpy(), on.found(mean)
-    effects, notes = [], []
+    effects, notes = [], [f"Unprotected faces at this resolution are re-identified in {on.found(true).mean():.2f} of the cases: no attack can reach more."]
     for name, image in found.items():
         effects.append(effect(f"SSIM of {name}, over the mean face", base_ssim, ssim(image, true).numpy(), better="lower", tolerance=0.1))
         effects.append(effect(f"share re-identified after {name}, over the mean face", base_found, on.found(image), better="lower", tolerance=0.02))
@@ -223,7 +242,7 @@ def cost_note(method: PrivacyMethod, image_NHWC: np.ndarray) -> str:
     return f"Cost at {method.settings.side} px, batches of 32, one core: client {times[0]:.2f} ms and server {times[1]:.2f} ms a face; {method.bytes_per_face:,} bytes sent (about {method.bytes_per_face * scale / 1e6:.2f} MB at 112 px; the raw face is 37,632 bytes)."
 
 
-def options(name: str, description: str | None, *, looks: int, first: float = 0.5) -> argparse.ArgumentParser:
+def options(name: str, description: str | None, *, looks: int, first: float = 0.4) -> argparse.ArgumentParser:
     """Return the parser of a claim script."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--work", type=Path, default=Path("runs/claims/privacy"))
@@ -237,6 +256,7 @@ def options(name: str, description: str | None, *, looks: int, first: float = 0.
     parser.add_argument("--own", type=int, default=1200, help="the attacker's faces")
     parser.add_argument("--unet-steps", type=int, default=250)
     parser.add_argument("--set", dest="settings", action="append", default=[], help="lay a value over the method's recipe")
+    parser.add_argument("--dry", action="store_true", help="measure and show, write nothing")
     parser.set_defaults(name=name)
     return parser
 
@@ -258,15 +278,22 @@ def run_claim(asked: argparse.Namespace, *, claim: str, title: str, published: s
     extra, words = more(study, method, on)
     reached = ", ".join(f"{kind} {one.method:.3f} (unprotected {one.baseline:.3f})" for kind, one in zip(KINDS, effects))
     effects += attack + extra
-    write_claim(
-        asked.name, claim=claim, method=title, shown=all(one.holds for one in effects if one not in extra), effects=effects,
-        notes=[
-            f"Accuracy: {reached}. {asked.people} people × {asked.each} images, {asked.looks:,} faces seen, {asked.seeds} seeds; 56×56 pixels, MobileFaceNet at a quarter of its width. The verdict needs accuracy within {REACH[asked.name]:g} on both sets and no attack more than 0.1 SSIM or 0.02 re-identification better than the mean face.",
-            published, *words, *notes, cost_note(method, on.own_NHWC),
-            f"Attacks: {asked.targets} faces of people of folds 7-8, the method of seed 0 trained on real faces, {asked.own:,} faces of the attacker, U-Net of {asked.unet_steps} steps: a lower bound on what an attacker reaches. Re-identification: another photo of the person, {JUDGE}, FMR 1e-3. Intervals of attacks: over faces.",
-            "Not irreversible: the figures above are what these attacks reached, not a bound.", *study.notes,
-        ],
-    )  # fmt: skip
+    lines = [
+        f"Accuracy: {reached}. {asked.people} people × {asked.each} images, {asked.looks:,} faces seen, {asked.seeds} seeds; {SIDE}×{SIDE} pixels, MobileFaceNet at a quarter of its width. The verdict needs accuracy within {REACH[asked.name]:g} on both sets and no attack more than 0.1 SSIM or 0.02 re-identification better than the mean face.",
+        published, *words, *notes, cost_note(method, on.own_NHWC),
+        f"Attacks: {asked.targets} faces of people of folds 7-8, the method of seed 0 trained on real faces, {asked.own:,} faces of the attacker, U-Net of {asked.unet_steps} steps: a lower bound on what an attacker reaches. Re-identification: another photo of the person, {JUDGE}, FMR 1e-3. Intervals of attacks: over faces.",
+        "Not irreversible: the figures above are what these attacks reached, not a bound.", *study.notes,
+    ]  # fmt: skip
+    if asked.dry:
+        show_claim(effects, lines)
+        return
+    write_claim(asked.name, claim=claim, method=title, shown=all(one.holds for one in effects if one not in extra), effects=effects, notes=lines)
+
+
+def show_claim(effects: Sequence[Effect], notes: Sequence[str]) -> None:
+    """Show what `write_claim` would write."""
+    for line in [*(f"{one.name}: {one.baseline:.4g} → {one.method:.4g} [{one.low:+.3g}, {one.high:+.3g}]" for one in effects), *notes]:
+        print(line)
 
 
 def keep_memory() -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from evidence import DATA, Effect, effect, write_claim
+from privacy_methods import show_claim
 
 from facefoundry.challenge.pair_lists import Pairs, read_pairs
 from facefoundry.challenge.verification import kfold_accuracy
@@ -170,8 +171,7 @@ def main() -> None:
     held = "; ".join(f"{name}: " + ", ".join(f"{what} {'yes' if fine else 'not shown'}" for what, fine in one.items()) for name, one in verdicts.items())
     notes = [f"Parts of the claim ({held}).", *notes, f"Re-identified: another photo of the person at FMR {FMR:g} of the judge (the other of the two recognisers). {len(row_T)} targets, {min(options.climbed, len(row_T))} of them climbed with {options.gallery + options.rounds * options.each} queries; {len(own):,} faces of the attacker. A stronger attacker reaches more.", "Published: LFW 99.25 % with a trained 16x7x7 feature of IR-50; attack tables and D_sys were not found. Limits of D_sys: it is for the comparisons named, and a linear one."]
     if options.dry:
-        for line in [*(f"{one.name}: {one.baseline:.4g} → {one.method:.4g} [{one.low:+.3g}, {one.high:+.3g}]" for one in effects), *notes]:
-            print(line)
+        show_claim(effects, notes)
         return
     write_claim(
         "slerpface", method="SlerpFace (group-wise rotation towards a key, with drops)",

@@ -11,8 +11,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from ...identity.sources import Faces
 from ...recognition.backbones import BackboneConfig
@@ -38,6 +39,12 @@ class MinusFaceSettings(MethodSettings):
 
     widths: tuple[int, ...] = Field((64, 128, 256, 512, 1024), min_length=2, max_length=5)
     copies: int = Field(1, ge=1, le=8)
+
+    @model_validator(mode="after")
+    def _levels_fit(self) -> Self:
+        if self.side % 2 ** (len(self.widths) - 1):
+            raise ValueError(f"'widths' has {len(self.widths)} levels, which halve the side {len(self.widths) - 1} times: {self.side} is no multiple of {2 ** (len(self.widths) - 1)}; give fewer widths")
+        return self
 
 
 class MinusFaceRecipe(PrivacyRecipe):
@@ -112,10 +119,10 @@ class MinusFace(PrivacyMethod):
 
     @classmethod
     def build_server(cls, settings: MinusFaceSettings, backbone: BackboneConfig) -> MinusFaceServer:
-        return MinusFaceServer(3 * settings.copies, settings, backbone)
+        return MinusFaceServer(3 * settings.copies, settings, backbone, secret_order=True)
 
     @classmethod
-    def tiny(cls) -> MinusFace:
+    def tiny(cls) -> Self:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return cls(MinusFaceSettings(side=16, widths=(4, 8)), BackboneConfig(embed_dim=16, width=0.125)).eval()

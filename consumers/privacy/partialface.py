@@ -111,7 +111,7 @@ class PartialFace(PrivacyMethod):
 
     @classmethod
     def build_server(cls, settings: PartialFaceSettings, backbone: BackboneConfig) -> CoefficientServer:
-        return CoefficientServer(3 * len(KEPT) // settings.subsets, settings, backbone)
+        return CoefficientServer(3 * len(KEPT) // settings.subsets, settings, backbone, secret_order=True)
 
     @classmethod
     def train_on(cls, recipe: PartialFaceRecipe, faces: Faces, out: Path) -> Path:

@@ -56,8 +56,9 @@ class MethodSettings(Config):
         side: height and width in pixels at which the client works; below 112 it average-pools the face first (small trainings).
         release_compatible: do what the authors' public code does where that differs from the paper or is wrong; off = the fixed behaviour.
         half: send float16 numbers: half the bytes.
-        standardise: the server first brings every channel to mean 0 and variance 1 (a batch normalisation without weights). The published
-            networks have no such layer; trainings of a few hundred steps need it, because the channels' sizes differ by a factor of 1000.
+        standardise: the server first brings every channel to mean 0 and variance 1 (a normalisation without weights: over a batch, or over
+            each face where a channel holds something else for each, as in PartialFace and MinusFace). The published networks have no such
+            layer; trainings of a few hundred steps need it, because the channels' sizes differ by a factor of 1000.
     """
 
     side: Literal[16, 28, 56, 112] = 112

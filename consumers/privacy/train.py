@@ -24,11 +24,14 @@ class MapRecogniser(nn.Module):
     Args:
         settings: `side` and `standardise` count here.
         backbone: its `channels` and `side` are replaced.
+        secret_order: what a channel holds is another thing for each face (a rank, a permutation). Statistics over a batch would then mix channels
+            whose sizes differ by a factor of 1000, and the small ones vanish: `standardise` takes each face's channels by themselves.
     """
 
-    def __init__(self, channels: int, settings: MethodSettings, backbone: BackboneConfig) -> None:
+    def __init__(self, channels: int, settings: MethodSettings, backbone: BackboneConfig, *, secret_order: bool = False) -> None:
         super().__init__()
-        self.standard = nn.BatchNorm2d(channels, affine=False) if settings.standardise else nn.Identity()
+        norm = nn.InstanceNorm2d if secret_order else nn.BatchNorm2d
+        self.standard = norm(channels, affine=False) if settings.standardise else nn.Identity()
         self.network = backbone.model_copy(update={"channels": channels, "side": settings.side}).build()
 
     def forward(self, map_BCHW: Tensor) -> Tensor:

@@ -191,7 +191,7 @@ def drawn(logit_BK: Tensor, chance_B: Tensor, top_k: int, temperature: float) ->
     if 0 < top_k < logit_BK.shape[1]:
         logit_BK = logit_BK.masked_fill(logit_BK < logit_BK.topk(top_k, 1).values[:, -1:], -torch.inf)
     below_BK = logit_BK.softmax(1).cumsum(1)
-    return torch.searchsorted(below_BK / below_BK[:, -1:], chance_B[:, None], right=True)[:, 0].clamp_max(logit_BK.shape[1] - 1)
+    return torch.searchsorted(below_BK / below_BK[:, -1:], chance_B[:, None].contiguous(), right=True)[:, 0].clamp_max(logit_BK.shape[1] - 1)
 
 
 @torch.inference_mode()

@@ -133,9 +133,10 @@ class GloTok(nn.Module):
         self.encoder = Encoder(pixels, config.widths[-1], ("DownEncoderBlock2D",) * levels, config.widths, config.blocks, config.groups, double_z=False)
         self.adapters = nn.ModuleList(nn.Conv2d(config.widths[-1], config.code_dim, 1) for _ in BOOKS)
         self.books = nn.ModuleList(_book(rows, config) for rows in (config.semantic, config.visual))
+        self.decoder = Decoder(codes, pixels, ("UpDecoderBlock2D",) * levels, config.widths, config.blocks, config.groups)
+        # Last: with refinement or without, the same seed gives the other parts the same first weights.
         refining = [ResidualRefinement(config.code_dim, config.grid**2, config.residual_width) for _ in BOOKS] if config.residual else []
         self.refine = nn.ModuleList(refining)
-        self.decoder = Decoder(codes, pixels, ("UpDecoderBlock2D",) * levels, config.widths, config.blocks, config.groups)
         self.latent_shape = (codes, config.grid, config.grid)
         # Codes of length 1 have variance 1/D a channel: a denoiser expects about 1.
         self.spread = config.code_dim**-0.5 if config.lookup == "cosine" else 1.0

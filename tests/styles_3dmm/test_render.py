@@ -144,7 +144,7 @@ def test_normals_as_plain_python_and_across_seams():
     cut = vertex_normals(doubled.mean_V3[None], doubled.triangle_T3, seams(doubled))
     assert np.allclose(cut[0, : len(head.mean_V3)], whole[0], atol=1e-5) and np.allclose(cut[0, len(head.mean_V3) :], whole[0], atol=1e-5)
     slow = np.zeros_like(whole)
-    accumulate.py_func(head.mean_V3[None], head.triangle_T3, np.arange(len(head.mean_V3), dtype=np.int32), slow)
+    accumulate.py_func(head.mean_V3[None], head.triangle_T3, head.triangle_T3, np.arange(len(head.mean_V3), dtype=np.int32), slow)
     assert np.allclose(whole, slow, atol=1e-5)
 
 

@@ -26,8 +26,8 @@ TINY = DetectorConfig(
 
 
 def recipe(**changes) -> AigiRecipe:
-    loop = LoopConfig(optimiser="adamw", lr=1e-2, batch=8, steps=30, weight_decay=0.0, checkpoint_every=4, log_every=1)
-    return AigiRecipe(detector=TINY, expert=loop, adapter=loop.model_copy(update={"steps": 30}), **changes)
+    loop = LoopConfig(optimiser="adamw", lr=1e-2, batch=8, steps=24, weight_decay=0.0, checkpoint_every=12, log_every=1)
+    return AigiRecipe(detector=TINY, expert=loop, adapter=loop.model_copy(update={"steps": 24}), **changes)
 
 
 def pictures(count: int = 24):
@@ -122,7 +122,7 @@ def test_training_learns_and_a_killed_run_ends_the_same(tmp_path):
     original = MixedBatches.__call__
     with pytest.MonkeyPatch.context() as patch:
         def dies(self, step, rank, world):
-            if self._purpose == "adapter" and step == 26:
+            if self._purpose == "adapter" and step == 20:
                 raise Killed
             return original(self, step, rank, world)
 

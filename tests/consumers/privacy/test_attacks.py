@@ -54,7 +54,6 @@ def test_projection_to_few_dimensions_passes():
 
 
 @pytest.mark.parametrize("numbers", [200, 600])  # fewer and more than the attacker's faces
-@pytest.mark.xfail(reason="red when the session of 2026-11-21 had to land; issue 9 is open")
 def test_noise_alone_is_neither_better_nor_worse_than_the_mean_face(numbers):
     rng = torch.Generator().manual_seed(0)
     found = gate_of(lambda image: torch.rand(len(image), numbers, generator=rng))

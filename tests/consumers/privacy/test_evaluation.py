@@ -86,7 +86,6 @@ def rate(values: dict, name: str, figure: str = "other_photo") -> float:
     return next(row["found"][figure] for row in values["attacks"] if row["name"].startswith(name))
 
 
-@pytest.mark.xfail(reason="red when the session of 2026-11-21 had to land; issue 9 is open")
 def test_protection_shows_in_the_figures(evaluated):
     plain, template = evaluated["plain"][0], evaluated["template"][0]
     assert rate(plain, "A5") > 0.9 and rate(template, "A5") < 0.5  # a plain embedding is the face; a template without its key is not

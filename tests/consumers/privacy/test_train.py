@@ -50,7 +50,6 @@ def test_train_load_serve(name, tmp_path):
         assert torch.equal(one, two)
 
 
-@pytest.mark.xfail(reason="red when the session of 2026-11-21 had to land; issue 9 is open")
 def test_the_public_splits_can_be_learned(tmp_path):
     """DuetFace's 54 channels tell four patterns apart after a few steps."""
     faces = people()
