@@ -35,8 +35,13 @@ from .unet import FamilyUNet, UNetConfig
 
 
 class AutoencoderRecipe(Config):
-    """Network, loop, and the weights of the loss: |x - x̂| + `gradient` · |∇x - ∇x̂|, latents disturbed by `latent_noise`."""
+    """Network, loop, and the weights of the loss: |x - x̂| + `gradient` · |∇x - ∇x̂|, latents disturbed by `latent_noise`.
 
+    Attributes:
+        weights: a finished first stage of any registered class (`tokenizer train` makes one): used as it is, and nothing else here counts.
+    """
+
+    weights: Path | None = None
     network: PatchAutoencoderConfig = PatchAutoencoderConfig()
     loop: LoopConfig
     gradient: float = 0.5
@@ -73,6 +78,8 @@ class GeneratorRecipe(Config):
     @model_validator(mode="after")
     def _denoiser_fits_the_latents(self) -> Self:
         first, second = self.autoencoder.network, self.denoiser.network
+        if self.autoencoder.weights is not None:  # known when it is loaded
+            return self
         if first.channels != second.channels:
             raise ValueError(f"the autoencoder makes {first.channels} latent channels, the denoiser takes {second.channels}: expected the same number in both networks")
         side, halvings = 112 // first.patch, len(second.multipliers) - 1
@@ -92,7 +99,7 @@ def train_generator(recipe: GeneratorRecipe, image_NHWC: np.ndarray, embed_ND: n
     check("image_NHWC", image_NHWC, "N 112 112 3")
     check("embed_ND", embed_ND, f"{len(image_NHWC)} {recipe.denoiser.network.identity_dim}")
     check_unit_rows("embed_ND", embed_ND)
-    autoencoder_path = train_autoencoder(recipe.autoencoder, image_NHWC, out / "autoencoder")
+    autoencoder_path = recipe.autoencoder.weights or train_autoencoder(recipe.autoencoder, image_NHWC, out / "autoencoder")
     denoiser_path = train_denoiser(recipe.denoiser, image_NHWC, embed_ND, autoencoder_path, out / "denoiser")
     return {"autoencoder": autoencoder_path, "denoiser": denoiser_path}
 
@@ -119,6 +126,8 @@ def train_autoencoder(recipe: AutoencoderRecipe, image_NHWC: np.ndarray, out: Pa
 def train_denoiser(recipe: DenoiserRecipe, image_NHWC: np.ndarray, embed_ND: np.ndarray, autoencoder_path: Path, out: Path) -> Path:
     """Train the denoiser on cached latents; return its weights file."""
     autoencoder = load_autoencoder(autoencoder_path)
+    if autoencoder.latent_shape[0] != recipe.network.channels:
+        raise UserError(f"{autoencoder_path} makes latents of shape {autoencoder.latent_shape}, the denoiser takes {recipe.network.channels} channels: set denoiser.network.channels to {autoencoder.latent_shape[0]}")
     latent_MCHW = cached_latents(autoencoder, image_NHWC, out / "latents.npy")
     network = fresh(lambda: FamilyUNet(recipe.network), recipe.loop.seed, "denoiser")
     if recipe.warm_start is not None:
@@ -141,7 +150,7 @@ def load_autoencoder(path: Path) -> Autoencoder:
 
 
 def _around(recipe: AutoencoderRecipe | DenoiserRecipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude={"loop"})
+    return recipe.model_dump(mode="json", exclude={"loop", "weights"})
 
 
 @torch.no_grad()

@@ -159,6 +159,19 @@ def finalise(folder: Path | str, *, title: str, generator: str, facts: Mapping[s
     return manifest
 
 
+def read_manifest(folder: Path | str) -> dict[str, Any]:
+    """Return what the manifest of a dataset folder says.
+
+    Raises:
+        UserError: none that can be read.
+    """
+    try:
+        manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
+        return {**manifest, "shards": [{**entry, "path": entry["path"]} for entry in manifest["shards"]]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} has no {MANIFEST} that can be read ({error}); it is no finished dataset: finish the job, or ingest it again") from error
+
+
 def verify_dataset(folder: Path | str) -> list[str]:
     """Check a dataset folder against its manifest; return the problems, one line each (empty: all is well).
 
@@ -168,11 +181,8 @@ def verify_dataset(folder: Path | str) -> list[str]:
         UserError: the folder has no readable manifest.
     """
     folder = Path(folder)
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        listed = {entry["path"]: entry for entry in manifest["shards"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{folder} has no {MANIFEST} that can be read ({error}); it is no finished dataset: finish the job, or ingest it again") from error
+    manifest = read_manifest(folder)
+    listed = {entry["path"]: entry for entry in manifest["shards"]}
     problems = [f"{name}: {problem}" for name, entry in listed.items() if (problem := _shard_problem(folder / name, entry))]
     present = {path.relative_to(folder).as_posix() for part in PREFIX for path in (folder / part).glob("*.parquet")}
     problems += [f"{name}: not in the manifest" for name in sorted(present - listed.keys())]

@@ -21,7 +21,7 @@ from .cli_head import head_app
 from .cli_identity import candidates, centres
 from .cli_jobs import register
 from .cli_privacy import privacy_app
-from .cli_publish import publish
+from .cli_publish import publish, sign
 from .cli_quality import inspect, quality
 from .cli_styles import styles_app
 from .cli_tokenizer import tokenizer_app
@@ -224,6 +224,7 @@ app.command()(quality)
 app.command()(centres)
 app.command()(candidates)
 app.command()(publish)
+app.command()(sign)
 app.command()(normalise)
 app.command()(attack)
 register(app)

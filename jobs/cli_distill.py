@@ -25,7 +25,9 @@ def distill(
     from ..generators.distill import distill as learn
     from ..identity.sources import load_faces
     from ..recognition.embedder import embed_faces, load_embedder
+    from .first_stages import know_first_stages
 
+    know_first_stages()
     checked = FewStepRecipe.load(recipe, settings)
     paths = learn(checked, embed_faces(load_embedder(embedder), load_faces(data).image_NHWC), out)
     used = ", ".join(f"{key}: {path}" for key, path in paths.items())

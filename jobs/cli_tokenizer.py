@@ -9,24 +9,23 @@ import typer
 
 from . import show
 from .cli_train import Data, Out, Recipe, Settings
+from .options import Json
 
 tokenizer_app = typer.Typer(help="Faces as tokens (GloTok): train a tokenizer, encode faces, decode tokens.", no_args_is_help=True)
 
 Weights = Annotated[str, typer.Option(help="The glotok.safetensors that `tokenizer train` wrote.")]
 Rows = Annotated[int, typer.Option(min=1, help="Faces on strip.png.")]
-Json = Annotated[bool, typer.Option("--json", help="Write the result as JSON.")]
 
 
 @tokenizer_app.command("train")
-def train_tokenizer_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = []) -> None:  # noqa: B006 (typer copies it)
+def train_tokenizer_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = [], json: Json = False) -> None:  # noqa: B006 (typer copies it)
     """Train a tokenizer and, with the key `model`, an autoregressive model over its tokens."""
     from ..consumers.tokenizer.train import TokenizerRecipe
     from ..identity.sources import load_faces
     from .tokenizer import train_on
 
     paths = train_on(TokenizerRecipe.load(recipe, settings), load_faces(data), out)
-    show.table(paths.items(), title="Trained")
-    show.line(f"Use it: facefoundry tokenizer encode FACES --weights {paths['tokenizer']} --out tokens")
+    show.written(paths, "Trained", json, f"Use it: facefoundry tokenizer encode FACES --weights {paths['tokenizer']} --out tokens")
 
 
 @tokenizer_app.command("encode")

@@ -34,7 +34,9 @@ def train_generator_verb(
     from ..generators.train import train_generator
     from ..identity.sources import load_faces
     from ..recognition.embedder import embed_faces, load_embedder
+    from .first_stages import know_first_stages
 
+    know_first_stages()
     checked, train = _recipe_of_generator(recipe, settings, styles)
     eyes, wanted = load_embedder(embedder), checked.denoiser.network.identity_dim
     if eyes.dim != wanted:

@@ -17,6 +17,15 @@ from packaging.requirements import Requirement
 OPTIONAL = {
     "onnx": ("onnx", "the export of an SDFR submission"),
     "onnxruntime": ("onnxruntime", "running an SDFR submission"),
+    "c2pa": ("c2pa-python", "signed C2PA manifests beside the shards"),
+    "mlcroissant": ("mlcroissant", "checking a Croissant file with MLCommons' reader"),
+    "ray": ("ray", "jobs on a Ray cluster"),
+    "submitit": ("submitit", "jobs on Slurm"),
+    "s3fs": ("s3fs", "jobs whose workers meet in an object store"),
+    "anny": ("anny", "building the morphable head anew"),
+    "pytorch3d": ("pytorch3d", "the differentiable renderer, and rendering on a GPU"),
+    "xformers": ("xformers", "attention on older GPUs; newer torch has its own"),
+    "torchattacks": ("torchattacks", "judging a recogniser under attack (install it with --no-deps)"),
     "lmdb": ("lmdb", "export and import of LMDB (with msgpack)"),
     "msgpack": ("msgpack", "export and import of LMDB (with lmdb)"),
 }

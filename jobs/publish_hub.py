@@ -27,7 +27,7 @@ from .shards import Stage
 FACES = ("data/*.parquet", "rejected/*.parquet", "metadata/*.parquet", "pairs/*.parquet")
 """Patterns of the files of rows. In the repository, those that the folder does not have are removed: a card's pattern would read them."""
 
-PARTS = ("README.md", "LICENSE*", "LICENSES/*", MANIFEST, CROISSANT, RELEASE, "report.html", "report.json", "contact_sheet.png", *FACES)
+PARTS = ("README.md", "LICENSE*", "LICENSES/*", MANIFEST, CROISSANT, RELEASE, "report.html", "report.json", "contact_sheet.png", "data/*.c2pa", *FACES)
 
 
 @dataclass(frozen=True, kw_only=True)

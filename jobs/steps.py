@@ -116,7 +116,9 @@ def open_generator(plan: Plan, anchor_ID: np.ndarray) -> Any:
 def build_generator(settings: Any, device: Any) -> Any:
     """Build a generator from its settings; one with a `guide` is handed the way to embedders, which generators do not know."""
     from ..recognition.embedder import load_embedder
+    from .first_stages import know_first_stages
 
+    know_first_stages()
     return settings.build(device, load_embedder) if hasattr(settings, "guide") else settings.build(device)
 
 

@@ -31,7 +31,9 @@ BUNDLED = "albedo-small.safetensors"
 _BROW_HAIR = 0.45
 """How much of a brow's colour is the hair's; the rest is what the skin model says, in which brows are dark already."""
 
-_CALMER = 0.8
+_CALMER, _REDNESS = 0.8, 0.5
+"""Standard deviations of drawn coefficients and of drawn redness, of the people's own: the photographs' colour balance is part of theirs."""
+_BROWN_DEG = 10.0
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,10 +98,16 @@ class AlbedoModel:
         return _CALMER * rng.normal(size=(count, len(self.basis_AHW3))).clip(-2.0, 2.0)
 
     def sample(self, head: MorphableHead, rng: np.random.Generator, count: int, *, size: int = 256) -> np.ndarray:
-        """Return textures of drawn people, (count, size, size, 3): tones spread evenly over the range, irises and hair from the palette."""
+        """Return textures of drawn people, (count, size, size, 3): tones spread evenly over the range, irises and hair from the palette.
+
+        [C] Brown skins get the dark colours of it only, or grey hair.
+        """
         coefficients_BA = self.draw(rng, count)
-        tone_B2 = np.stack([rng.uniform(-55.0, 60.0, count), _CALMER * rng.normal(size=count).clip(-1.5, 1.5)], -1)
-        return self.texture(head, coefficients_BA, tone_B2, iris_B3=draw(IRIS, rng, count), hair_B3=draw(HAIR, rng, count), size=size)
+        tone_B2 = np.stack([rng.uniform(-55.0, 60.0, count), _REDNESS * rng.normal(size=count).clip(-2.0, 2.0)], -1)
+        brown_B1 = tone_B2[:, :1] < _BROWN_DEG
+        iris_B3 = np.where(brown_B1, draw({name: IRIS[name] for name in ("dark brown", "brown")}, rng, count), draw(IRIS, rng, count))
+        hair_B3 = np.where(brown_B1, draw({name: HAIR[name] for name in ("black", "dark brown", "grey")}, rng, count), draw(HAIR, rng, count))
+        return self.texture(head, coefficients_BA, tone_B2, iris_B3=iris_B3, hair_B3=hair_B3, size=size)
 
 
 def save_albedo(path: Path, model: AlbedoModel, *, facts: dict[str, Any] | None = None) -> None:

@@ -121,9 +121,11 @@ class EyeSeg:
     @torch.no_grad()
     def __call__(self, grey_BHW: np.ndarray) -> EyeParts:
         """Segment grey pictures, uint8 (B, H, W), of any size (laid into the network's frame unstretched); the answer has their size."""
-        check("grey_BHW", grey_BHW, "B H W", lo=0, hi=255)
+        check("grey_BHW", grey_BHW, "B H W")
+        if grey_BHW.dtype != np.uint8:
+            raise ValueError(f"grey_BHW is {grey_BHW.dtype}, expected uint8")
         frame = Frame(grey_BHW.shape[1:], self.size_px)
-        image_B1HW = frame.put(torch.from_numpy(np.asarray(grey_BHW, np.float32))[:, None]) / 127.5 - 1.0
+        image_B1HW = frame.put(torch.from_numpy(grey_BHW.astype(np.float32))[:, None]) / 127.5 - 1.0
         mu_BDHW, kappa_BHW = self.network(image_B1HW)
         maps = [posterior(self.network.cosines(mu_BDHW), kappa_BHW), kappa_BHW[:, None], shortfall(kappa_BHW, self.network.dim)[:, None]]
         probability_BKHW, kappa_B1HW, uncertainty_B1HW = frame.back(torch.cat(maps, dim=1)).split([self.network.classes, 1, 1], dim=1)

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 KAPPA_LEAST = 1e-6
-LOG_KAPPA_MOST = 7.0
-"""exp(7) ≈ 1,100: at eight numbers a pixel that sure is wrong once in e^-700; more only makes a wrong one cost infinitely much."""
+LOG_KAPPA_MOST = 6.0
+"""exp(6) ≈ 400: at eight numbers that is a cosine of .991 and wrong once in e^-200; more only makes a wrong one cost infinitely much."""
 
 SIDE_STEP = 16
 """Both sides of a picture must be multiples of this."""
@@ -78,7 +78,7 @@ class EyeSegNet(nn.Module):
         x = self.trunk(image_B1HW)
         log_kappa_B1HW = self.concentration(x.detach() if detach_concentration else x)
         both = doubled(torch.cat([self.direction(x), log_kappa_B1HW], dim=1))
-        return F.normalize(both[:, : self.dim], dim=1), both[:, self.dim].clamp(max=LOG_KAPPA_MOST).exp() + KAPPA_LEAST
+        return F.normalize(both[:, : self.dim], dim=1), bounded(both[:, self.dim]).exp() + KAPPA_LEAST
 
     def cosines(self, mu_BDHW: Tensor) -> Tensor:
         """Return the cosines to the class prototypes, (B, K, H, W)."""
@@ -102,6 +102,11 @@ def standardised(image_B1HW: Tensor) -> Tensor:
     """Mean 0, deviation 1 for each picture: exposure and gain are not the eye's."""
     mean, deviation = image_B1HW.mean((2, 3), keepdim=True), image_B1HW.std((2, 3), keepdim=True)
     return (image_B1HW - mean) / (deviation + 0.02)
+
+
+def bounded(log_kappa: Tensor) -> Tensor:
+    """Return log κ bent smoothly under `LOG_KAPPA_MOST`: a clamp would give a pixel that is too sure no way back, and the easy background drives all there."""
+    return LOG_KAPPA_MOST - F.softplus(LOG_KAPPA_MOST - log_kappa)
 
 
 def doubled(x_BCHW: Tensor) -> Tensor:

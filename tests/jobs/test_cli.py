@@ -34,6 +34,7 @@ SURFACE = {
     "centres": ["faces", "--out", "--embedder", "--json"],
     "candidates": ["--out", "--count", "--generator", "--embedder", "--steps", "--seed", "--max-cosine", "--json"],
     "publish": ["folder", "--repo", "--card", "--public", "--dry-run", "--json"],
+    "sign": ["folder", "--certificate", "--key", "--algorithm", "--timestamps", "--check", "--json"],
     "distill": ["recipe", "--data", "--out", "--set", "--embedder", "--json"],
     "inspect": ["dataset", "--out", "--embedder", "--match", "--centres", "--leak", "--fmr", "--reference", "--looks", "--pose", "--draws", "--all-pairs", "--seed", "--json"],
     "quality": ["faces", "--out", "--model", "--worst", "--json"],

@@ -8,6 +8,7 @@ from facefoundry.consumers.privacy.draws import TorchDraws
 from facefoundry.consumers.privacy.front_end import forward_dct, inverse_dct
 from facefoundry.consumers.privacy.minusface import MinusFace, MinusFaceClient, MinusFaceRecipe, MinusFaceSettings, Subtraction, SubtractionObjective, shuffle
 from facefoundry.consumers.privacy.unet import PlainUNet
+from facefoundry.core.errors import UserError
 from facefoundry.core.training import decay_groups
 from facefoundry.recognition.backbones import BackboneConfig
 
@@ -84,3 +85,9 @@ def test_objective_adds_its_two_terms_and_teaches_the_generator_both():
     for name in ("away", "head"):
         (grad,) = torch.autograd.grad(found[name], client.generator.last.weight, retain_graph=True)
         assert grad.abs().sum() > 0
+
+
+def test_levels_that_do_not_fit_the_side():
+    with pytest.raises(UserError, match="28 is no multiple of 8; give fewer widths"):
+        MinusFaceSettings.parse({"side": 28, "widths": [4, 8, 16, 32]})
+    assert MinusFaceSettings(side=28, widths=(4, 8, 16)).widths == (4, 8, 16)

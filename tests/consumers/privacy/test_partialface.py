@@ -91,3 +91,15 @@ def test_released_sampling_keys_the_subsets_on_the_label():
     labels = torch.tensor([0, 19, 20, 1] * 40)
     objective.embed(torch.zeros(160, 3, 112, 112), labels)
     assert seen[0] == seen[20] == {0, 1, 2} and seen[19] == {3, 4, 5} and seen[1] == {0, 1, 3}
+
+
+def test_the_server_sees_every_rank_at_one_size():
+    """Channels of different ranks differ in size by a factor of 1000; over a batch the small ones would vanish."""
+    method = PartialFace(PartialFaceSettings(side=28, standardise=True), BackboneConfig(embed_dim=16, width=0.125)).train()
+    image = torch.rand(12, 3, 112, 112, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    sent = method.protect(image, draws=TorchDraws(torch.Generator().manual_seed(0))).tensors["coefficients"]
+    assert sent.std((2, 3)).max() > 50 * sent.std((2, 3)).min()
+    spread = method.server.prepare(sent).std((2, 3), correction=0)
+    assert torch.allclose(spread[sent.std((2, 3)) > 0.1], torch.ones(()), atol=0.01)
+    alone = torch.cat([method.server.prepare(one[None]) for one in sent])
+    assert torch.allclose(alone, method.server.prepare(sent), atol=1e-4)  # a face's rank says nothing to the others

@@ -7,6 +7,7 @@ import pytest
 from facefoundry.consumers.privacy.slerp import SlerpConfig, draw_kept, match_rows, plain_scores, protect_rows, slerp, unslerp
 from facefoundry.core.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("repeatable")
 PUBLISHED = SlerpConfig()
 
 

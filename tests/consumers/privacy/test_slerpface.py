@@ -146,6 +146,7 @@ def test_key_store_keeps_apart_and_revokes(scheme, tmp_path):
         KeyStore(path, templates)
 
 
+@pytest.mark.usefixtures("repeatable")
 def test_renewed_template_scores_the_old_one_as_a_stranger():
     eyes = Eyes()
     scheme = SlerpScheme(VectorGroups(eyes, width=8))

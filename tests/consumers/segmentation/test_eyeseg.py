@@ -157,6 +157,8 @@ def test_segmenter_answers_at_the_pictures_size(network):
     np.testing.assert_allclose(own.uncertainty_BHW, 1 - mean_length(own.kappa_BHW.double(), 8), rtol=1e-4)  # no resampling: u is the function of κ
     with pytest.raises(ValueError, match="grey_BHW"):
         see(picture[0])
+    with pytest.raises(ValueError, match="expected uint8"):
+        see(picture / 255.0)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float16])
