@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..core.files import write_atomic
@@ -35,7 +36,11 @@ def write_shard(path: Path, records: Iterable[FaceRecord]) -> None:
     Raises:
         UserError: a row that must not be stored (named), or a disk that is full.
     """
-    table = to_table(records)
+    write_table(path, to_table(records))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write a shard's table, atomically: one of records, or one with further columns beside theirs."""
     # Images are compressed already: a codec would only cost time; the small columns gain nothing that counts. By the page index a viewer reads rows.
     write_atomic(Path(path), lambda temporary: pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none", use_dictionary=False, write_page_index=True))
 

@@ -47,7 +47,7 @@ def albedo(
 
     names, point_N682 = landmarks(london, photographs(london))
     model = fit_albedo(default_head(), read(london, names), point_N682, licence=ATTRIBUTION, components=components, size=size)
-    facts = {"people": len(names), "components": components, "size": size, "source": ATTRIBUTION}
+    facts = {"people": len(names), "components": len(model.basis_AHW3), "size": size, "source": ATTRIBUTION}
     save_albedo(out, model, facts=facts)
     _tell({**facts, "out": out}, json, "Skin")
 

@@ -19,8 +19,8 @@ def inspect(
     leak: Annotated[float | None, typer.Option(min=-1, max=1, help="Cosine that counts as leakage; left out, the one that --fmr of pairs of different real people reach.")] = None,
     fmr: Annotated[float, typer.Option(min=0, max=1, help="False match rate among the real people, at which leakage is measured.")] = 1e-3,
     reference: Annotated[Path | None, typer.Option(help="Another set (real faces): FID, KID, recall, ratios of the spreads.")] = None,
-    looks: Annotated[int, typer.Option(min=0, help="Images to measure looks and pose on; 0 = leave them out.")] = 2000,
-    pose: Annotated[bool, typer.Option(help="Measure head pose on them (some 20 ms an image).")] = True,
+    looks: Annotated[int, typer.Option(min=0, help="Images to measure looks, pose, expression and light on; 0 = leave them out.")] = 2000,
+    pose: Annotated[bool, typer.Option(help="Fit the 3D head to them: pose, expression, light (some 30 ms an image).")] = True,
     draws: Annotated[int, typer.Option(min=0, help="Bootstrap draws of identities for the intervals.")] = 200,
     all_pairs: Annotated[bool, typer.Option("--all-pairs", help="Count every pair of images, however many (500,000 images of 128 numbers: some minutes).")] = False,
     seed: Annotated[int, typer.Option(help="Of every sample.")] = 0,
@@ -80,10 +80,10 @@ def _cell(text: str) -> str:
 
 def _tools(images: int, pose: bool) -> Any:
     from ..recognition.feature_maps import MobileFaceNetMaps
-    from ..recognition.pose import PosePredictor
+    from .head_attributes import HeadPredictor
     from .inspect_looks import LooksTools
 
-    return LooksTools(network=MobileFaceNetMaps(), pose=PosePredictor() if pose else None, images=images) if images else None
+    return LooksTools(network=MobileFaceNetMaps(), attributes=HeadPredictor() if pose else None, images=images) if images else None
 
 
 def _rows(values: dict[str, Any]) -> list[tuple[str, Any]]:

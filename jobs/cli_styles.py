@@ -20,7 +20,7 @@ def fit(
     head: Annotated[Path | None, typer.Option(help="A head written by `facefoundry head`; left out, the bundled one.")] = None,
     json: Json = False,
 ) -> None:
-    """Fit the head to faces: identity, expression, pose, camera, skin and light of each (some 60 faces a second and core)."""
+    """Fit the head to faces: identity, expression, pose, camera, skin and light of each (some 30 faces a second and core)."""
     import numpy as np
 
     from ..core.errors import UserError

@@ -15,7 +15,7 @@ from ..core.images import to_float
 from ..core.progress import track
 from ..core.stats import Interval
 from ..core.types import AttributePredictor, Embedder
-from ..quality.coverage import POSE_RANGES, Coverage, coverages
+from ..quality.coverage import FITTED_RANGES, Coverage, coverages
 from ..quality.diversity import class_recall, identity_dispersion, manifold_figures
 from ..quality.frechet import fid, kid
 from ..quality.intervals import mean_interval
@@ -30,12 +30,12 @@ class LooksTools:
     """What looks are measured with.
 
     Attributes:
-        network: feature maps. pose: predicts yaw_deg, pitch_deg, roll_deg, or None.
+        network: feature maps. attributes: predicts some of `FITTED_RANGES` (pose, expression, light), or None.
         images, per_identity: size of the sample.
     """
 
     network: FeatureNetwork
-    pose: AttributePredictor | None = None
+    attributes: AttributePredictor | None = None
     images: int = 2000
     per_identity: int = 12
 
@@ -46,14 +46,14 @@ class Looks:
 
     Attributes:
         figures: "perceptual", "style_dispersion", with intervals over identities.
-        pose: coverage of yaw, pitch and roll; empty without a predictor.
+        attributes: coverage of each; empty without a predictor.
         reference: figures against another set, or None.
     """
 
     network: str
     images: int
     figures: dict[str, Interval]
-    pose: dict[str, Coverage]
+    attributes: dict[str, Coverage]
     reference: dict[str, Any] | None
 
 
@@ -77,12 +77,13 @@ def measure_looks(read: Scan, index_N: np.ndarray, tools: LooksTools, embedder: 
     """
     mine = _sample(read, index_N, tools, seed)
     figures = {name: mean_interval(values, seed=seed) for name, values in (("perceptual", mine.distance_I), ("style_dispersion", mine.style_I))}
-    pose = {}
-    if tools.pose is not None:
-        value_NA = tools.pose(mine.image_NHWC)[:, [tools.pose.names.index(name) for name in POSE_RANGES]]
-        pose = coverages(value_NA, mine.number_N, len(mine.distance_I), POSE_RANGES)
+    attributes = {}
+    if tools.attributes is not None:
+        ranges = {name: FITTED_RANGES[name] for name in tools.attributes.names if name in FITTED_RANGES}
+        value_NA = tools.attributes(mine.image_NHWC)[:, [tools.attributes.names.index(name) for name in ranges]]
+        attributes = coverages(value_NA, mine.number_N, len(mine.distance_I), ranges)
     against = None if reference is None else _against(read, index_N, mine, reference, tools, embedder, seed)
-    return Looks(network=tools.network.name, images=len(mine.name_N), figures={name: item for name, item in figures.items() if np.isfinite(item.value)}, pose=pose, reference=against)
+    return Looks(network=tools.network.name, images=len(mine.name_N), figures={name: item for name, item in figures.items() if np.isfinite(item.value)}, attributes=attributes, reference=against)
 
 
 def _sample(read: Scan, index_N: np.ndarray, tools: LooksTools, seed: int) -> _Sample:

@@ -17,7 +17,7 @@ from ..core.files import write_bytes, write_json
 from ..core.types import Embedder
 from ..identity.dataset import FaceDataset
 from ..identity.shards import shards_of
-from ..quality.coverage import LIGHT_RANGES, coverages
+from ..quality.coverage import EXPRESSION_RANGES, FITTED_LIGHT_RANGES, LIGHT_RANGES, POSE_RANGES, coverages
 from ..quality.inspect import Inspection, InspectSettings, inspect_embeddings, summary
 from ..quality.scan import Scan, fetch, scan
 from .charts import curve, pair_charts, profile
@@ -92,12 +92,18 @@ def _values(path: Path, read: Scan, found: Inspection, seen: Looks | None, embed
     values |= {
         "dataset": str(path), "embedder": embedder.name, "threshold": settings.threshold, "seed": settings.seed, "draws": settings.draws,
         "failed": len(read.failed), "failures": [list(item) for item in read.failed[:50]], "light_proxies": {name: asdict(item) for name, item in light.items()},
-        "expression": "not measured: waits for the fit of the 3D head", "dropped": _dropped(path),
+        "dropped": _dropped(path),
     }  # fmt: skip
     if seen is not None:
         values["figures"] |= {name: {"value": item.value, "low": item.low, "high": item.high} for name, item in seen.figures.items()}
-        values |= {"feature_network": seen.network, "feature_images": seen.images, "reference": seen.reference, "pose": {name: asdict(item) for name, item in seen.pose.items()}}
+        values |= {"feature_network": seen.network, "feature_images": seen.images, "reference": seen.reference, "attributes": {name: asdict(item) for name, item in seen.attributes.items()}}
     return values
+
+
+def _by_kind(attributes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Coverages of pose, expression and light apart, those that were measured."""
+    kinds = {"pose": POSE_RANGES, "expression": EXPRESSION_RANGES, "light": FITTED_LIGHT_RANGES}
+    return {kind: found for kind, ranges in kinds.items() if (found := {name: attributes[name] for name in ranges if name in attributes})}
 
 
 def _dropped(path: Path) -> dict[str, Any] | None:
@@ -128,7 +134,7 @@ def _page_values(read: Scan, found: Inspection, seen: Looks | None, values: dict
         "worst": [(found.quality_N[row], pictures[row]) for row in worst], "best": [(found.quality_N[row], pictures[row]) for row in best],
         "pairs": [(left, right, cos, show(a), show(b)) for left, right, cos, a, b in pairs], "diverse": [(name, value, show(rows)) for name, value, rows in diverse],
         "twice": [(pair, show(rows)) for pair, rows in twice], "leaks": [(cos, person, show(rows)[0]) for cos, person, rows in leaks],
-        "lines": lines[:TABLE], "failures": read.failed[:20], "light": values["light_proxies"], "pose": {} if seen is None else values["pose"],
+        "lines": lines[:TABLE], "failures": read.failed[:20], "light": values["light_proxies"], "fitted": {} if seen is None else _by_kind(values["attributes"]),
     }  # fmt: skip
 
 

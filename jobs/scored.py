@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import UserError
-from ..identity.dataset import MANIFEST, FaceDataset, finalise
+from ..identity.dataset import FaceDataset, finalise, read_manifest
 from ..identity.records import with_scores
 from ..identity.shards import ShardWriter
 
@@ -35,10 +34,7 @@ def write_columns(source: Path, out: Path, columns: Mapping[str, Mapping[str, fl
     taken = columns.keys() & {name for record in FaceDataset.open(source).table.column("scores").to_pylist() for name in (item["name"] for item in record)}
     if taken:
         raise UserError(f"the faces of {source} have the score '{min(taken)}' already; scores are added, never overwritten: choose another --column")
-    try:
-        manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source} has no {MANIFEST} that can be read ({error}); finish the job, or ingest it again") from error
+    manifest = read_manifest(source)
     writer = ShardWriter(out)
     for part in parts:
         for record in FaceDataset.open(source, part).records():

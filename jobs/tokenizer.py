@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 import torch
-from datasets import Features, List, Value
+from datasets import Features, Value
 
 from ..consumers.tokenizer.autoregressive_train import tokens_of, train_token_model
 from ..consumers.tokenizer.figures import measure
@@ -26,10 +26,10 @@ from ..core.errors import UserError
 from ..core.files import sha256_file, weights_path, write_atomic, write_bytes, write_json
 from ..core.images import encode_png, to_uint8
 from ..core.progress import track
-from ..identity.dataset import MANIFEST, FaceDataset, finalise, shards_of
+from ..identity.dataset import MANIFEST, FaceDataset, finalise, read_manifest, shards_of
 from ..identity.parquet import open_parquet
 from ..identity.records import VERSION_KEY
-from ..identity.shards import ROW_GROUP
+from ..identity.shards import write_table
 from ..identity.sources import Faces, load_faces
 from .contact_sheet import sheet
 
@@ -133,15 +133,12 @@ def write_columns(source: Path, out: Path, token_of: Mapping[str, np.ndarray], f
     Raises:
         UserError: the source is no finished dataset, or has such columns already.
     """
-    try:
-        manifest = json.loads((source / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{source} has no {MANIFEST} that can be read ({error}); finish the job, or ingest it again") from error
+    manifest = read_manifest(source)
     for shard in shards_of(source, "data"):
         table = open_parquet(shard).read()
         if taken := sorted(set(COLUMNS) & set(table.column_names)):
             raise UserError(f"{source} has the column {taken[0]} already; take the dataset it was made from")
-        _write_table(_with_tokens(table, token_of), out / shard.relative_to(source))
+        write_table(out / shard.relative_to(source), _with_tokens(table, token_of))
     for shard in shards_of(source, "rejected"):
         write_bytes(out / shard.relative_to(source), shard.read_bytes())
     finalise(out, title=manifest["title"], generator=manifest["generator"], facts={**manifest["facts"], **facts})
@@ -149,7 +146,7 @@ def write_columns(source: Path, out: Path, token_of: Mapping[str, np.ndarray], f
 
 
 def _with_tokens(table: pa.Table, token_of: Mapping[str, np.ndarray]) -> pa.Table:
-    about = Features.from_arrow_schema(table.schema) | {name: List(List(Value("uint16"))) for name in COLUMNS}
+    about = Features.from_arrow_schema(table.schema) | {name: [[Value("uint16")]] for name in COLUMNS}
     for book, name in enumerate(COLUMNS):
         cells = [token_of[face][book].tolist() if face in token_of else None for face in table.column("face_id").to_pylist()]
         table = table.append_column(name, pa.array(cells, pa.list_(pa.list_(pa.uint16()))))
@@ -157,16 +154,12 @@ def _with_tokens(table: pa.Table, token_of: Mapping[str, np.ndarray]) -> pa.Tabl
     return table.replace_schema_metadata({**described, VERSION_KEY: table.schema.metadata[VERSION_KEY]})
 
 
-def _write_table(table: pa.Table, path: Path) -> None:
-    write_atomic(path, lambda temporary: pq.write_table(table, temporary, row_group_size=ROW_GROUP, compression="none", use_dictionary=False, write_page_index=True))
-
-
 def _tokens_of_dataset(folder: Path, shards: Sequence[Path]) -> Tokens:
     tables = [open_parquet(shard) for shard in shards]
     if missing := [name for name in COLUMNS if name not in tables[0].schema_arrow.names]:
         raise UserError(f"{folder} is a dataset without the column {missing[0]}; write it with: facefoundry tokenizer encode {folder} --weights W --out OUT")
     table = pa.concat_tables([file.read(columns=["face_id", *COLUMNS]) for file in tables])
-    table = table.filter(pa.compute.is_valid(table.column(COLUMNS[0])))
+    table = table.filter(pc.is_valid(table.column(COLUMNS[0])))
     token_N2HW = np.stack([np.array(table.column(name).to_pylist(), np.uint16) for name in COLUMNS], 1)
     facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["facts"] if (folder / MANIFEST).is_file() else {}
     return Tokens(token_N2HW=token_N2HW, names=table.column("face_id").to_pylist(), tokenizer=str(facts.get("tokenizer", "")))

@@ -1,6 +1,6 @@
 """Attribute coverage: which part of a range of poses or lights a set shows, over all images and within an identity (generators.md (c) 9).
 
-Expression coverage waits for the fit of the 3D head (issue 4). Axes: N images, I identities.
+Axes: N images, I identities.
 """
 
 from __future__ import annotations
@@ -57,6 +57,11 @@ def coverage(value_N: np.ndarray, index_N: np.ndarray, identities: int, *, low: 
 
 
 POSE_RANGES = {"yaw_deg": (-90.0, 90.0), "pitch_deg": (-60.0, 60.0), "roll_deg": (-45.0, 45.0)}
+EXPRESSION_RANGES = {"jaw_open": (0.0, 1.0), "smile": (0.0, 1.0), "brow_raise": (0.0, 1.0)}
+FITTED_LIGHT_RANGES = {"light_right": (-1.0, 1.0), "light_above": (-1.0, 1.0)}
+FITTED_RANGES = POSE_RANGES | EXPRESSION_RANGES | FITTED_LIGHT_RANGES
+"""What a fit of a 3D head tells: degrees, face units, and first-order over zeroth-order shading."""
+
 LIGHT_RANGES = {"brightness": (0.0, 1.0), "contrast": (0.0, 0.4), "left_right": (-1.5, 1.5), "up_down": (-1.5, 1.5)}
 
 

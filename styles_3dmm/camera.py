@@ -118,7 +118,7 @@ def place(turned_BV3, place_B4, point_BV3):
             x, y, z = turned_BV3[row, v, 0], turned_BV3[row, v, 1], turned_BV3[row, v, 2]
             if distance > 0:
                 before = distance - z
-                nearest = before if not before >= nearest else nearest  # NaN too
+                nearest = min(nearest, before)
                 larger = distance / before
                 x, y = x * larger, y * larger
             point_BV3[row, v, 0], point_BV3[row, v, 1], point_BV3[row, v, 2] = x * scale + right, y * scale + down, z

@@ -17,7 +17,7 @@ FusionName = Literal["tranx", "cross_attention", "concatenation", "artifact"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sequence:
+class Joined:
     """What is read.
 
     Attributes:
@@ -47,14 +47,14 @@ class Fusion(nn.Module):
         elif name == "cross_attention":
             self.adapter = nn.ModuleList((XFusion(dim, config), XFusion(dim, config)))
 
-    def forward(self, artifact_BND: Tensor, semantic_BMD: Tensor, artifact_logit_BN: Tensor, semantic_logit_BM: Tensor) -> Sequence:
+    def forward(self, artifact_BND: Tensor, semantic_BMD: Tensor, artifact_logit_BN: Tensor, semantic_logit_BM: Tensor) -> Joined:
         count, cost_B = artifact_BND.shape[1], None
         if self.name == "artifact":
-            return Sequence(token_BTD=artifact_BND, artifacts=count)
+            return Joined(token_BTD=artifact_BND, artifacts=count)
         if self.name == "tranx":
             fused = self.adapter(artifact_BND, semantic_BMD, artifact_logit_BN, semantic_logit_BM)
             artifact_BND, semantic_BMD, cost_B = fused.artifact_BND, fused.semantic_BMD, fused.cost_B
         elif self.name == "cross_attention":
             to_semantic, to_artifact = self.adapter
             artifact_BND, semantic_BMD = to_artifact(artifact_BND, semantic_BMD), to_semantic(semantic_BMD, artifact_BND)
-        return Sequence(token_BTD=torch.cat((artifact_BND, semantic_BMD), 1), artifacts=count, cost_B=cost_B)
+        return Joined(token_BTD=torch.cat((artifact_BND, semantic_BMD), 1), artifacts=count, cost_B=cost_B)

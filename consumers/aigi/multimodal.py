@@ -150,7 +150,8 @@ class MultimodalDetector:
         if len(slots) != semantic_BMD.shape[1] or int(slots[-1] - slots[0]) != len(slots) - 1:
             raise UserError(f"the prompt has {len(slots)} places for {semantic_BMD.shape[1]} image tokens; model and processor do not belong together")
         start, end = int(slots[0]), int(slots[-1]) + 1
-        fused = self.adapter(image_BCHW.to(embed_BLD), semantic_BMD.to(next(self.adapter.parameters()))).to(embed_BLD)
+        own = next(self.adapter.parameters())  # float32, whatever the model is stored in
+        fused = self.adapter(image_BCHW.to(own), semantic_BMD.to(own)).to(embed_BLD)
         artifacts = fused.shape[1] - len(slots)
         embed_BLD = torch.cat((embed_BLD[:, :start], fused, embed_BLD[:, end:]), 1)
         position = None

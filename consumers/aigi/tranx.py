@@ -72,8 +72,9 @@ def js_cost(semantic_BM: Tensor, artifact_BN: Tensor) -> Tensor:
 
 
 def transport_cost(semantic_logit_BM: Tensor, artifact_logit_BN: Tensor, *, release_compatible: bool = False) -> Tensor:
-    """Cost in [0, 1] between tokens by what their heads say of them, (B, M, N): the divergence over each image's own largest."""
-    s_BM, a_BN = semantic_logit_BM.sigmoid(), artifact_logit_BN.sigmoid()
+    """Cost in [0, 1] between tokens by what their heads say of them, (B, M, N) float64: the divergence over each image's own largest."""
+    # float64: predictions that are close together have divergences that float32 drowns in rounding, and the division brings that to size.
+    s_BM, a_BN = semantic_logit_BM.double().sigmoid(), artifact_logit_BN.double().sigmoid()
     if not release_compatible:
         cost_BMN = js_cost(s_BM, a_BN)
         return cost_BMN / cost_BMN.amax((1, 2), keepdim=True).clamp(min=torch.finfo(cost_BMN.dtype).tiny)
@@ -103,7 +104,7 @@ class TransportFusion(nn.Module):
         cost_BMN = transport_cost(semantic_logit_BM, artifact_logit_BN, release_compatible=config.release_compatible)
         plan_BMN = sinkhorn(cost_BMN, epsilon=config.epsilon, iterations=config.iterations, tolerance=config.tolerance)
         moved_BMK = transported(plan_BMN.to(artifact_BND.dtype), self.artifact(artifact_BND), release_compatible=config.release_compatible)
-        return self.out(self.semantic(semantic_BMD) + self.shared(moved_BMK)), plan_BMN, (plan_BMN * cost_BMN).sum((1, 2))
+        return self.out(self.semantic(semantic_BMD) + self.shared(moved_BMK)), plan_BMN, (plan_BMN * cost_BMN).sum((1, 2)).to(artifact_BND.dtype)
 
 
 class CrossAttention(nn.Module):

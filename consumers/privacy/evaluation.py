@@ -22,7 +22,7 @@ from torch import Tensor
 from ...core.config import Config
 from ...core.errors import UserError
 from ...core.images import to_uint8
-from ...core.seeds import numpy_rng
+from ...core.seeds import derive_seed, numpy_rng
 from ...core.stats import auc, eer, fnmr_at_fmr
 from ...core.types import Embedder, Generator
 from ...identity.sources import Faces
@@ -51,6 +51,7 @@ class EvaluationSettings(Config):
         pairs: pairs of each kind for the accuracy.
         linear_steps: conjugate gradients of the known linear system.
         linear_faces: attacker's faces for the fitted linear map, at most.
+        queries: how often a face is sent where noise is to be averaged out; 1 leaves that attack out.
         unet, reader, map_reader, climb: the learned attacks (readers of vectors, of pictures) and the climb; steps 0, and climbed 0, leave one out.
         gallery: faces the climb begins with.
     """
@@ -60,6 +61,7 @@ class EvaluationSettings(Config):
     pairs: int = Field(3000, ge=100)
     linear_steps: int = Field(200, ge=1)
     linear_faces: int = Field(1000, ge=2)
+    queries: int = Field(16, ge=1)
     unet: UnetSettings = UnetSettings()
     reader: MapSettings = MapSettings()
     map_reader: MapSettings = MapSettings(steps=400, batch=16)
@@ -141,6 +143,11 @@ class _Case:
         """Where the attacks on this method with these weights are trained; resumed if they are there."""
         return self.out / "attacks" / self.subject.fingerprint(self.attackers.image_NHWC[:2])[:16]
 
+    @cached_property
+    def mean_CHW(self) -> Tensor:
+        """The attacker's mean face at the method's resolution, RGB in [0, 1]."""
+        return shown(self.attackers.image_NHWC[: self.settings.linear_faces], self.subject.side).mean(0)
+
     @property
     def target_THWC(self) -> np.ndarray:
         return self.victims.image_NHWC[self.row_T]
@@ -176,6 +183,7 @@ def evaluate(subject: Subject, victims: Faces, attackers: Faces, tools: Tools, s
     case.pictures["original"] = case.target_THWC
     _look(case, seen_T)
     gate = _linear(case, seen_T)
+    _averaged(case, seen_T)
     _learned_picture(case, seen_T)
     _learned_embedding(case, seen_T)
     if tools.generator is not None:
@@ -242,8 +250,7 @@ def _look(case: _Case, seen_T: Tensor) -> None:
 
 def _linear(case: _Case, seen_T: Tensor) -> LinearGate:
     subject, own = case.subject, case.attackers.image_NHWC[: case.settings.linear_faces]
-    side = subject.side
-    mean_CHW = shown(own, side).mean(0)
+    side, mean_CHW = subject.side, case.mean_CHW
     true = shown(case.target_THWC, side)
     found: dict[str, tuple[str, Tensor]] = {}
     if subject.codes:
@@ -258,6 +265,21 @@ def _linear(case: _Case, seen_T: Tensor) -> LinearGate:
         case.add(name, knows, _bytes_of(image), picture=True)
         gates.append(linear_gate(image, true, mean_CHW))
     return max(gates, key=lambda gate: gate.psnr_db)
+
+
+def _averaged(case: _Case, seen_T: Tensor) -> None:
+    """A8: a face sent again and again under fresh noise, averaged, then A1. Where nothing is drawn, asking again tells nothing."""
+    subject, count = case.subject, case.settings.queries
+    if len(subject.codes) != 1 or count < 2:
+        return
+    mean_T = seen_T / count
+    for number in range(1, count):
+        again_T = subject.observe(case.target_THWC, derive_seed(case.settings.seed, "query", number))
+        if torch.equal(again_T, seen_T):
+            return
+        mean_T += again_T / count
+    found, _ = recover_by_guessing(mean_T, subject.codes, case.mean_CHW, steps=case.settings.linear_steps)
+    case.add("A8 averaged queries", f"the public transform; {count} queries of each face", _bytes_of(found), picture=True)
 
 
 def _learned_picture(case: _Case, seen_T: Tensor) -> None:

@@ -61,7 +61,7 @@ class Pose:
         return np.column_stack([np.zeros(len(image_NHWC)), image_NHWC[:, 0, 0, 0] / 4.0, np.full(len(image_NHWC), np.nan)]).astype(np.float32)
 
 
-TOOLS = LooksTools(network=Maps(), pose=Pose(), images=12, per_identity=4)
+TOOLS = LooksTools(network=Maps(), attributes=Pose(), images=12, per_identity=4)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +89,7 @@ def test_values(result):
     assert {"auc", "consistency", "unique_greedy", "vendi", "perceptual", "style_dispersion"} <= values["figures"].keys()
     assert values["figures"]["consistency"]["low"] <= values["figures"]["consistency"]["value"] <= values["figures"]["consistency"]["high"]
     assert values["leakage"]["people"] == 2 and values["leakage"]["image_hit"] > 0
-    assert values["feature_images"] == 12 and values["pose"]["yaw_deg"]["known"] == 12 and values["pose"]["pitch_deg"]["known"] == 0
+    assert values["feature_images"] == 12 and values["attributes"]["yaw_deg"]["known"] == 12 and values["attributes"]["pitch_deg"]["known"] == 0
     against = values["reference"]
     assert against["fid"] == pytest.approx(0, abs=1e-6) and against["recall"] == against["d_intra"] == 1 and against["dispersion_ratio"] == pytest.approx(1)
     written = json.loads((out / "report.json").read_text())

@@ -9,7 +9,7 @@ import pytest
 
 from facefoundry.core.template import TEMPLATE_PX, five_points
 from facefoundry.recognition.align import similarity_transform
-from facefoundry.styles_3dmm.camera import Camera, aligned_pose, arcface_camera, project, resize_px
+from facefoundry.styles_3dmm.camera import Camera, aligned_pose, arcface_camera, place, project, resize_px
 from facefoundry.styles_3dmm.morphable import tiny
 
 POINT_1V3 = np.array([[(10.0, 20.0, 30.0), (0.0, 0.0, 0.0)]])
@@ -63,6 +63,20 @@ def test_arcface_camera_keeps_a_roll_that_is_asked_for_and_scales_with_the_pictu
     assert math.degrees(math.atan2(turn_22[1, 0], turn_22[0, 0])) == pytest.approx(straight_13[0, 2] - 20.0, abs=1e-3)
     small, large = arcface_camera(head, straight_13), arcface_camera(head, straight_13, size_px=224)
     assert np.allclose(small.resized(2).scale_B, large.scale_B) and np.allclose(small.resized(2).shift_B2, large.shift_B2)
+
+
+def test_a_batch_is_placed_as_plain_numpy_and_plain_python_say():
+    rng = np.random.default_rng(0)
+    turned_BV3, place_B4 = rng.normal(scale=60, size=(3, 40, 3)).astype(np.float32), np.array([(0.5, 55, 52, 0), (0.6, 50, 60, 700), (0.4, 56, 56, 2000)], np.float32)
+    made, slow = np.empty_like(turned_BV3), np.empty_like(turned_BV3)
+    nearest_mm = place(turned_BV3, place_B4, made)
+    larger_BV1 = np.stack([np.ones((40, 1)), *(place_B4[row, 3] / (place_B4[row, 3] - turned_BV3[row, :, 2:]) for row in (1, 2))])
+    assert np.allclose(made[:, :, :2], turned_BV3[:, :, :2] * larger_BV1 * place_B4[:, None, :1] + place_B4[:, None, 1:3], atol=1e-3) and np.array_equal(made[:, :, 2], turned_BV3[:, :, 2])
+    assert nearest_mm == pytest.approx(min((place_B4[row, 3] - turned_BV3[row, :, 2]).min() for row in (1, 2)))
+    assert place.py_func(turned_BV3, place_B4, slow) == nearest_mm and np.allclose(made, slow, atol=1e-4)
+    one = np.empty_like(turned_BV3)
+    place(turned_BV3, place_B4[:1], one)  # one camera for all
+    assert np.array_equal(one[0], made[0]) and np.allclose(one[2, :, :2], turned_BV3[2, :, :2] * 0.5 + (55, 52), atol=1e-4)
 
 
 def test_resizing_keeps_the_edges():

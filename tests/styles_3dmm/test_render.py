@@ -9,6 +9,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import binary_erosion
 
 import facefoundry.styles_3dmm.render as render_module
 from facefoundry.core.errors import UserError
@@ -54,6 +55,19 @@ def test_layers_explain_each_other():
         assert np.allclose(made.lambert[row][inside[row]], np.minimum(GREY * light, 1), atol=1e-5)
     assert np.allclose(made.colour[~inside], (0.1, 0.2, 0.3)) and (made.depth[~inside] == -np.inf).all()
     assert np.array_equal(made.parts > 0, inside)
+
+
+def test_backgrounds_of_every_kind_stand_behind_the_same_head():
+    black, outside = drawn(layers=("colour",)), ~drawn().mask
+    assert not black.colour[outside].any()
+    picture_HW3 = np.random.default_rng(0).random((48, 52, 3)).astype(np.float32)
+    for background, expected in ((0.4, np.full((48, 52, 3), 0.4)), ((0.1, 0.5, 0.9), np.full((48, 52, 3), (0.1, 0.5, 0.9))), (picture_HW3, picture_HW3)):
+        for supersample in (1, 2):
+            made = drawn(layers=("colour",), background=background, supersample=supersample).colour
+            far = outside if supersample == 1 else np.stack([binary_erosion(mask, iterations=2) for mask in outside])
+            assert np.allclose(made[far], np.broadcast_to(expected, made.shape)[far], atol=1e-6)
+            made[far] = 0.0
+            assert made.flags.writeable and (supersample > 1 or np.array_equal(made[~outside], black.colour[~outside]))
 
 
 def test_labels_and_albedo_are_those_of_the_triangles():

@@ -123,6 +123,13 @@ def test_only_the_adapter_learns(folder, image, tmp_path):
     assert KIND == "aigi-multimodal"
 
 
+def test_model_of_half_precision_keeps_a_whole_adapter(folder, image):
+    torch.manual_seed(0)
+    detector = load_multimodal(folder, SMALL, dtype="bfloat16")
+    assert detector.model.dtype == torch.bfloat16 and next(detector.adapter.parameters()).dtype == torch.float32
+    assert np.isfinite(detector.fake_probability(image)).all()
+
+
 def test_dilution_gauge(folder, image):
     found = made(folder, attention="eager").dilution(image)
     assert found.shape == (2,) and ((found > 0.5) & (found <= 1 + 1e-5)).all()

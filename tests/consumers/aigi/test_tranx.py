@@ -120,6 +120,13 @@ def test_gradients_reach_both_heads_and_are_right():
     assert gradcheck(lambda *x: torch.cat([part.flatten() for part in (lambda f: (f.artifact_BND, f.semantic_BMD, f.cost_B))(model(*x))]), inputs, atol=1e-5)
 
 
+def test_close_predictions_are_told_apart():
+    """Divergences of 1e-12 are rounding in float32; the cost must still grow with the distance."""
+    artifact = 2.0 + 1e-5 * torch.arange(6.0)[None]
+    cost = transport_cost(torch.tensor([[2.0]]), artifact)[0, 0]
+    torch.testing.assert_close(cost, (torch.arange(6.0, dtype=torch.float64) / 5) ** 2, atol=0.03, rtol=0)
+
+
 def test_equal_predictions_are_mean_pooling_not_nan():
     torch.manual_seed(0)
     artifact_BND, semantic_BMD, artifact_logit, semantic_logit = tokens()

@@ -10,16 +10,19 @@ import torch
 from facefoundry.consumers.privacy.attacks.embedding_map import MapSettings
 from facefoundry.consumers.privacy.attacks.hill_climbing import ClimbSettings
 from facefoundry.consumers.privacy.attacks.unet_recovery import UnetSettings
+from facefoundry.consumers.privacy.dctdp import Dctdp, DctdpSettings
+from facefoundry.consumers.privacy.duetface import DuetFace
 from facefoundry.consumers.privacy.evaluation import EvaluationSettings, Tools, evaluate
 from facefoundry.consumers.privacy.linkability import draw_pairs, linkage
 from facefoundry.consumers.privacy.slerp_features import VectorGroups
 from facefoundry.consumers.privacy.slerpface import SlerpScheme
-from facefoundry.consumers.privacy.subjects import PlainSubject, TemplateSubject, verifier
+from facefoundry.consumers.privacy.subjects import ImageSubject, PlainSubject, TemplateSubject, verifier
 from facefoundry.core.errors import UserError
 from facefoundry.core.types import FaceBatch
 from facefoundry.identity.sources import Faces
 from facefoundry.jobs.privacy_evaluation import load_subject, some_people, table_rows, write_evaluation
 from facefoundry.jobs.privacy_page import compare_methods
+from facefoundry.recognition.backbones import BackboneConfig
 
 pytestmark = pytest.mark.usefixtures("repeatable")
 DIM = 32
@@ -98,6 +101,17 @@ def test_protection_shows_in_the_figures(evaluated):
     assert states["keys secret"]["d_sys"] < 0.35 < states["keys leaked"]["d_sys"] and states["key of a person used again"]["d_sys"] > 0.75
     assert states["keys secret, by weights"]["d_sys"] < 0.05 and not states["keys secret"]["resolved"]
     assert template["revocability"]["genuine_with_revoked_key"] < 0.05 < template["revocability"]["genuine"]
+
+
+def test_noise_averages_out_over_queries(sides, tools, tmp_path):
+    """A8: sixteen queries leave a quarter of the noise, 12 dB, where noise is all there is; DuetFace draws nothing, so asking again tells nothing."""
+    method = Dctdp(DctdpSettings(side=16, epsilon=20.0), BackboneConfig(embed_dim=16, width=0.125)).eval()
+    method.client.measure(sides[1].image_NHWC)
+    found = {}
+    for subject in (ImageSubject(method), ImageSubject(DuetFace.tiny())):
+        values, _ = evaluate(subject, *sides, Tools(judge=Toy("judge"), guide=tools.guide, generator=None), QUICK, tmp_path)
+        found[subject.name] = {row["name"][:2]: row["psnr_db"] for row in values["attacks"]}
+    assert found["dctdp"]["A8"] > found["dctdp"]["A1"] + 3 and "A8" not in found["duetface"]
 
 
 def test_energy_weights_link_whatever_the_keys_are(sides):

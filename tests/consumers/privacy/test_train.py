@@ -50,6 +50,17 @@ def test_train_load_serve(name, tmp_path):
         assert torch.equal(one, two)
 
 
+def test_slerpface_trains_features_that_enrol_and_match(tmp_path):
+    faces = people(3, 4)
+    cls = PRIVACY_METHODS["slerpface"]
+    recipe = cls.Recipe.load(RECIPES / "privacy-slerpface.yaml", ["backbone.width=0.125", "epochs=1", "batch=6", "lr=0.01"])
+    method = load_method(cls.train_on(recipe, faces, tmp_path))
+    image = torch.from_numpy(faces.image_NHWC[:2]).permute(0, 3, 1, 2).float() / 127.5 - 1
+    (template, key), _ = method.scheme.enrol(image)
+    assert template.value_GC.shape == (49, 16)  # as published
+    assert method.scheme.match(image[:1], template, key)[0] == pytest.approx(1, abs=1e-5)
+
+
 def test_the_public_splits_can_be_learned(tmp_path):
     """DuetFace's 54 channels tell four patterns apart after a few steps."""
     faces = people()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from facefoundry.consumers.segmentation.eyeseg import EyeParts, EyeSeg, class_loss, edges, eyeseg_loss, generalised_dice, load_eyeseg, posterior, save_eyeseg
-from facefoundry.consumers.segmentation.network import EyeSegNet, PlainSegNet
+from facefoundry.consumers.segmentation.network import LOG_KAPPA_MOST, EyeSegNet, PlainSegNet, bounded
 from facefoundry.consumers.segmentation.vmf import log_normaliser, mean_length
 from facefoundry.core.errors import UserError
 from facefoundry.core.training import fresh
@@ -139,6 +139,17 @@ def test_detached_concentration_moves_the_trunk_not_at_all():
     assert all(parameter.grad.any() for parameter in network.concentration[-1].parameters())
     network(torch.rand(1, 1, 32, 32))[1].sum().backward()
     assert any(parameter.grad.any() for parameter in network.trunk.parameters())
+
+
+def test_a_pixel_that_is_too_sure_finds_back():
+    """Far past the bound κ stays under it, and a wrong pixel still pulls it down."""
+    raw = torch.tensor([-30.0, 0.0, 5.0, 9.0, 14.0], dtype=torch.float64, requires_grad=True)
+    log_kappa = bounded(raw)
+    assert (log_kappa <= LOG_KAPPA_MOST).all() and (log_kappa.diff() > 0).all()
+    torch.testing.assert_close(log_kappa[:2], raw[:2], atol=3e-3, rtol=0)
+    kappa = log_kappa.exp()
+    (-log_normaliser(kappa, 8) - 0.3 * kappa).sum().backward()  # cosine .3: far from its class
+    assert (raw.grad[2:] > 0.01).all()
 
 
 def test_fewer_than_a_million_parameters():
