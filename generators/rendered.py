@@ -16,10 +16,12 @@ from pydantic import Field
 
 from ..core.check import check, check_unit_rows
 from ..core.config import Config
+from ..core.files import weights_path
 from ..core.seeds import numpy_rng
 from ..core.template import SIDE, five_points
 from ..core.types import FaceBatch, FaceStyle
 from ..styles_3dmm.accessories import Glasses, dress
+from ..styles_3dmm.albedo import load_albedo
 from ..styles_3dmm.camera import Camera, aligned_pose, arcface_camera
 from ..styles_3dmm.gaze import turn_eyes
 from ..styles_3dmm.morphable import MorphableHead, tiny
@@ -45,6 +47,7 @@ class RenderedConfig(Config):
         glasses, cover: shares of images with glasses and with a mask over mouth and nose (glasses belong to the person, covers to the image).
         blur, noise: shares of images out of focus; standard deviation of the sensor's noise, 1 = from black to white.
         supersample: samples a pixel along each axis.
+        skin: detail of the skin: a learned model's weights ("albedo-small", CC BY 4.0), or nothing: drawn from plain laws.
     """
 
     name: Literal["rendered"] = "rendered"
@@ -57,6 +60,7 @@ class RenderedConfig(Config):
     blur: float = Field(0.25, ge=0, le=1)
     noise: float = Field(0.012, ge=0, le=0.2)
     supersample: int = Field(2, ge=1, le=4)
+    skin: str = ""
 
     def build(self, device: torch.device) -> Rendered:
         """Return the generator with the bundled head; it works on the CPU whatever the device."""
@@ -93,6 +97,7 @@ class Rendered:
     def __init__(self, head: MorphableHead, config: RenderedConfig) -> None:
         self.head, self.config, self.anchor_dim = head, config, config.anchor_dim
         self.dressed = dress(head)
+        self.skin = load_albedo(weights_path(config.skin)) if config.skin else None
 
     def generate(self, anchor_BD: np.ndarray, seeds: Sequence[int]) -> FaceBatch:
         """Make one face for each anchor, (B, anchor_dim) unit rows, and seed; a row depends on its anchor and seed alone.
@@ -135,7 +140,10 @@ class Rendered:
         pose_B3 = pose_B3 + shot.jitter_B4[:, 3:] * (0.0, 0.0, 1.0)
         glasses, frame_B3, lens_B3 = _glasses(person, self.config.glasses)
         worn_BX3 = dressed.vertices(draw.hair_volume(head, vertices_BV3, person), glasses, shot.covered_B)
-        albedo_BX3 = dressed.colours(draw.colours(head, person), frame_B3, lens_B3, shot.cover_B3)
+        colour_BV3 = draw.colours(head, person)
+        if self.skin is not None:
+            colour_BV3 = self.skin.detailed(head, colour_BV3, draw.skin_code(person, self.skin))
+        albedo_BX3 = dressed.colours(colour_BV3, frame_B3, lens_B3, shot.cover_B3)
         picture = render(
             dressed.head, worn_BX3, camera, pose_B3, albedo=albedo_BX3, light_B93=shot.light_B93, size_px=SIDE,
             background=shot.background_BHW3, supersample=self.config.supersample, layers=("colour",),

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from ..core.seeds import numpy_rng
+from ..styles_3dmm.albedo import AlbedoModel
 from ..styles_3dmm.light import ambient, directional
 from ..styles_3dmm.morphable import PARTS, MorphableHead
 from ..styles_3dmm.normals import seams, vertex_normals
@@ -136,6 +137,11 @@ def colours(head: MorphableHead, person: Person) -> np.ndarray:
     colour_BV3 *= 1.0 - (flush_V * trait["red"] * 0.16)[..., None].astype(np.float32) * np.array([0.1, 1.0, 0.9], np.float32)
     stubble_BV = (beard_V * np.clip(trait["beard"] - 0.55, 0, 1) * 2.0 * (1.0 + 3.0 * mottle_BV)).clip(0, 0.85)[..., None].astype(np.float32)
     return np.clip(colour_BV3 + (hair_B3[:, None].astype(np.float32) - colour_BV3) * stubble_BV, 0.0, 1.0)
+
+
+def skin_code(person: Person, skin: AlbedoModel) -> np.ndarray:
+    """Return coefficients of people's skin, (B, A): the same anchor has the same skin."""
+    return np.concatenate([skin.draw(numpy_rng("rendered", "skin", round(float(seed) * 2**40)), 1) for seed in person.traits["seed"]])
 
 
 def skin_tone(person: Person) -> np.ndarray:

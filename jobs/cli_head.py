@@ -43,11 +43,11 @@ def albedo(
     from ..styles_3dmm.albedo import save_albedo
     from ..styles_3dmm.albedo_fit import fit_albedo
     from ..styles_3dmm.head_file import default_head
-    from .london import ATTRIBUTION, landmarks, photographs, read
+    from .london import ATTRIBUTION, LICENCE, landmarks, photographs, read
 
     names, point_N682 = landmarks(london, photographs(london))
     model = fit_albedo(default_head(), read(london, names), point_N682, licence=ATTRIBUTION, components=components, size=size)
-    facts = {"people": len(names), "components": len(model.basis_AHW3), "size": size, "source": ATTRIBUTION}
+    facts = {"people": len(names), "components": len(model.basis_AHW3), "size": size, "licence": LICENCE, "source": ATTRIBUTION}
     save_albedo(out, model, facts=facts)
     _tell({**facts, "out": out}, json, "Skin")
 

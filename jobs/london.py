@@ -15,6 +15,8 @@ from ..core.progress import track
 
 ATTRIBUTION = "CC BY 4.0: DeBruine, L. & Jones, B. (2017), Face Research Lab London Set, doi:10.6084/m9.figshare.5047666; changed: statistics of skin texture"
 
+LICENCE = "CC BY 4.0: name DeBruine & Jones (2017), London Set, doi:10.6084/m9.figshare.5047666"
+
 
 def photographs(path: Path) -> list[str]:
     """Return the names of the neutral photographs in the zip.

@@ -66,7 +66,9 @@ class EyeSegNet(nn.Module):
         self.direction = nn.Conv2d(widths[0], dim, 1)
         self.concentration = nn.Sequential(conv(widths[0], widths[0]), nn.Conv2d(widths[0], 1, 1))
         nn.init.constant_(self.concentration[-1].bias, 2.0)
-        self.prototype_KD = nn.Parameter(F.normalize(torch.randn(classes, dim), dim=1))
+        if dim < classes:
+            raise ValueError(f"dim is {dim} for {classes} classes; expected as many numbers as classes or more, for the prototypes begin at right angles")
+        self.prototype_KD = nn.Parameter(torch.linalg.qr(torch.randn(dim, classes))[0].T.contiguous())
 
     def forward(self, image_B1HW: Tensor, *, detach_concentration: bool = False) -> tuple[Tensor, Tensor]:
         """Return μ, (B, D, H, W) unit over D, and κ, (B, H, W).
@@ -80,9 +82,10 @@ class EyeSegNet(nn.Module):
         both = doubled(torch.cat([self.direction(x), log_kappa_B1HW], dim=1))
         return F.normalize(both[:, : self.dim], dim=1), bounded(both[:, self.dim]).exp() + KAPPA_LEAST
 
-    def cosines(self, mu_BDHW: Tensor) -> Tensor:
-        """Return the cosines to the class prototypes, (B, K, H, W)."""
-        return F.conv2d(mu_BDHW, F.normalize(self.prototype_KD, dim=1)[:, :, None, None])
+    def cosines(self, mu_BDHW: Tensor, *, fixed_prototypes: bool = False) -> Tensor:
+        """Return the cosines to the class prototypes, (B, K, H, W); `fixed_prototypes`: without gradient to them."""
+        prototype_KD = F.normalize(self.prototype_KD.detach() if fixed_prototypes else self.prototype_KD, dim=1)
+        return F.conv2d(mu_BDHW, prototype_KD[:, :, None, None])
 
 
 class PlainSegNet(nn.Module):

@@ -67,7 +67,7 @@ class EyeSegRecipe(Config):
 
     size_px: tuple[int, int] = (192, 256)
     widths: tuple[int, ...] = (16, 32, 64, 96)
-    dim: int = Field(8, ge=2)
+    dim: int = Field(8, ge=4)
     rendered: RenderedEyes = RenderedEyes()
     photos_share: float = Field(0.5, ge=0, le=1)
     leave_out: tuple[str, ...] = ()
@@ -85,7 +85,8 @@ class EyeSegObjective(nn.Module):
 
     def forward(self, image_B1HW: Tensor, label_BHW: Tensor, free_B: Tensor) -> dict[str, Tensor]:
         mu_BDHW, kappa_BHW = self.network(image_B1HW, detach_concentration=not bool(free_B[0]))
-        return eyeseg_loss(self.network.cosines(mu_BDHW), kappa_BHW, label_BHW, self.network.dim)
+        fixed_BKHW = self.network.cosines(mu_BDHW, fixed_prototypes=True)
+        return eyeseg_loss(self.network.cosines(mu_BDHW), kappa_BHW, label_BHW, self.network.dim, fixed_BKHW=fixed_BKHW)
 
 
 class PlainObjective(nn.Module):

@@ -119,3 +119,17 @@ def test_bad_anchors_are_refused(generator):
     with pytest.raises(ValueError, match="unit"):
         generator.generate(2 * unit_rows(1), [1])
     assert generator.generate(unit_rows(1)[:0], []).image_BCHW.shape == (0, 3, 112, 112)
+
+
+def test_learned_skin_changes_the_skin_and_nothing_else(generator, batch):
+    """The same people in the same poses: labels and landmarks stay, skin has other detail, and a person's is theirs in every picture."""
+    learned = RenderedConfig(skin="albedo-small").build(torch.device("cpu"))
+    anchors = np.repeat(unit_rows(3), 6, 0)
+    other = learned.generate(anchors, list(range(18)))
+    assert np.array_equal(other.parts, batch.parts) and np.array_equal(other.landmarks_px, batch.landmarks_px)
+    apart = (other.image_BCHW - batch.image_BCHW).abs().mean(1).numpy()
+    skin, hair = (batch.parts == LABELS.index(name) for name in ("skin", "hair"))
+    assert apart[skin].mean() > 0.01 > 0.004 > apart[hair].mean()
+    person = draw.people(anchors[[0, 1, 6]], 64, 1.0)
+    first, again, somebody = draw.skin_code(person, learned.skin)
+    assert np.array_equal(first, again) and not np.allclose(first, somebody)

@@ -102,7 +102,7 @@ def test_page_is_one_file_without_network(result):
     assert "http://" not in plain and "https://" not in plain and "<link" not in page and "src=\"http" not in page
     assert "<script src" not in page and "&lt;b&gt;eve" in page and "<b>eve" not in page
     assert page.count("data:image/jpeg;base64,") > 40 and "width=device-width" in page
-    for words in ("Most confusable", "Most diverse", "Duplicates", "bo/3", "DET", "strangers, by chance", "not LPIPS", "waits for the fit"):
+    for words in ("Most confusable", "Most diverse", "Duplicates", "bo/3", "DET", "strangers, by chance", "not LPIPS", "Head pose"):
         assert words in page, words
     assert "{{" not in page and not re.search(r"\bnan\b", re.sub(r"base64,[^\"]*", "", page).split("<script>")[0])
 
