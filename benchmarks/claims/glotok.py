@@ -144,7 +144,7 @@ def main() -> None:
     shown = all(row.holds for baseline in BASELINES for row in rows[baseline] if row.name.split(": ")[1] in decisive)
     holding = [row.name for found in rows.values() for row in found if row.holds]
     write_claim(
-        "glotok", method="GloTok (arXiv 2511.14184)",
+        "glotok", method="GloTok (AAAI 2026)",
         claim="The histogram relation loss and the residual module each give better reconstruction (PSNR, rFID), more evenly spread latents and better generation (gFID) than the same tokenizer without them.",
         shown=shown, effects=[row for found in rows.values() for row in found],
         notes=[
