@@ -17,7 +17,7 @@ styles_app = typer.Typer(help="Styles of pictures: fit the head to faces, learn 
 def fit(
     faces: Annotated[Path, typer.Argument(help="Aligned 112x112 faces: folder per identity, a zip of that, or a dataset folder.")],
     out: Annotated[Path, typer.Option(help="The .npz of style codes to write. It describes real people: do not publish it.")],
-    head: Annotated[Path | None, typer.Option(help="A head written by `facefoundry head`; left out, the bundled one.")] = None,
+    head: Annotated[Path | None, typer.Option(help="Another head: what `facefoundry head` writes, ICT-FaceKit, FLAME, BFM, eos; left out, the bundled one.")] = None,
     json: Json = False,
 ) -> None:
     """Fit the head to faces: identity, expression, pose, camera, skin and light of each (some 30 faces a second and core)."""
@@ -28,11 +28,12 @@ def fit(
     from ..identity.sources import load_faces
     from ..recognition.pose import aligned_landmarks
     from ..styles_3dmm.codes import fit_codes
-    from ..styles_3dmm.head_file import default_head, load_head
+    from ..styles_3dmm.head_file import default_head
+    from ..styles_3dmm.head_formats import read_head
 
     if out.suffix != ".npz":
         raise UserError(f"--out {out}: expected a name that ends in .npz")
-    model, found = default_head() if head is None else load_head(head), load_faces(faces)
+    model, found = default_head() if head is None else read_head(head), load_faces(faces)
     landmark_N682 = np.stack([aligned_landmarks(image_HWC) for image_HWC in track(found.image_NHWC, "landmarks")])
     codes = fit_codes(model, found.image_NHWC, landmark_N682, found.identity_N)
     codes.save(out)

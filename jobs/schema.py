@@ -12,8 +12,11 @@ _PART = "_part"
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
-KINDS = ("job", "generator", "id3", "morphface", "few-step", "recogniser", "distil", "quality")
-"""The job file, and the training files of `facefoundry train` and `distill`."""
+KINDS = (
+    "job", "generator", "id3", "morphface", "few-step", "recogniser", "distil", "quality", "fan", "afa",
+    "privacy-dctdp", "privacy-duetface", "privacy-minusface", "privacy-partialface", "privacy-slerpface", "eyeseg", "tokenizer", "aigi",
+)  # fmt: skip
+"""The job file, and the training files of the verbs that learn."""
 
 
 def schema(kind: str = "job") -> dict[str, Any]:
@@ -32,16 +35,27 @@ def schema(kind: str = "job") -> dict[str, Any]:
 
 def _recipe(kind: str) -> type[Config]:
     """The model of a training file; what it needs is imported when it is asked for."""
+    from ..consumers.aigi.train import AigiRecipe
+    from ..consumers.privacy.protected import PRIVACY_METHODS
+    from ..consumers.segmentation.train import EyeSegRecipe
+    from ..consumers.tokenizer.train import TokenizerRecipe
     from ..generators.distill import FewStepRecipe
     from ..generators.id3_train import Id3Recipe
     from ..generators.morphface_train import MorphFaceRecipe
     from ..generators.train import GeneratorRecipe
     from ..quality.regressor import QualityRecipe
+    from ..recognition.afa_train import AfaRecipe
     from ..recognition.distill import DistilRecipe
+    from ..recognition.fan_train import FanRecipe
     from ..recognition.train import RecogniserRecipe
 
-    models = (GeneratorRecipe, Id3Recipe, MorphFaceRecipe, FewStepRecipe, RecogniserRecipe, DistilRecipe, QualityRecipe)
-    return dict(zip(KINDS[1:], models, strict=True))[kind]
+    if kind.startswith("privacy-"):
+        return PRIVACY_METHODS[kind.removeprefix("privacy-")].Recipe
+    models = {
+        "generator": GeneratorRecipe, "id3": Id3Recipe, "morphface": MorphFaceRecipe, "few-step": FewStepRecipe, "recogniser": RecogniserRecipe, "distil": DistilRecipe,
+        "quality": QualityRecipe, "fan": FanRecipe, "afa": AfaRecipe, "eyeseg": EyeSegRecipe, "tokenizer": TokenizerRecipe, "aigi": AigiRecipe,
+    }  # fmt: skip
+    return models[kind]
 
 
 def _job() -> dict[str, Any]:

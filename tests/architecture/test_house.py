@@ -148,6 +148,7 @@ def _recipe_model(values: dict, name: str):
     from facefoundry.consumers.privacy.minusface import MinusFaceRecipe
     from facefoundry.consumers.privacy.partialface import PartialFaceRecipe
     from facefoundry.consumers.privacy.slerpface import SlerpRecipe
+    from facefoundry.consumers.segmentation.train import EyeSegRecipe
     from facefoundry.consumers.tokenizer.train import TokenizerRecipe
     from facefoundry.generators.id3_train import Id3Recipe
     from facefoundry.generators.morphface_train import MorphFaceRecipe
@@ -160,7 +161,7 @@ def _recipe_model(values: dict, name: str):
     from facefoundry.recognition.fan_train import FanRecipe
     from facefoundry.recognition.train import RecogniserRecipe
 
-    by_key = {"tokenizer": TokenizerRecipe, "detector": AigiRecipe, "attack": AfaRecipe, "scales": FanRecipe, "quality_of": QualityRecipe, "identity_term": Id3Recipe, "style": MorphFaceRecipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "extends": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
+    by_key = {"widths": EyeSegRecipe, "tokenizer": TokenizerRecipe, "detector": AigiRecipe, "attack": AfaRecipe, "scales": FanRecipe, "quality_of": QualityRecipe, "identity_term": Id3Recipe, "style": MorphFaceRecipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "extends": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
     privacy = {"privacy-dctdp": DctdpRecipe, "privacy-duetface": DuetFaceRecipe, "privacy-minusface": MinusFaceRecipe, "privacy-partialface": PartialFaceRecipe, "privacy-slerpface": SlerpRecipe}
     if name in privacy:
         return privacy[name]
