@@ -61,7 +61,7 @@ class GenerateStep:
         records = [record_of(plan, generator.name, anchor_ID, *row) for row in images]
         write_shard(path, records)
         hashes = [hashlib.sha256(record.image).hexdigest() for record in records]
-        looks = [f"{value:016x}" for value in _perceptual_hashes([record.image for record in records])]
+        looks = [f"{value:016x}" for value in _perceptual_hashes(_stored(plan, records, images))]
         return [path], {"rows": len(records), "face_id": [record.face_id for record in records], "image_sha256": hashes, "image_phash": looks, "failed": failed}
 
 
@@ -138,12 +138,18 @@ def record_of(plan: Plan, generator: str, anchor_ID: np.ndarray, identity: int, 
     )  # fmt: skip
 
 
-def _perceptual_hashes(images: Sequence[bytes]) -> list[int]:
-    """Hashes of the images as they lie on disk, after the codec."""
-    from ..core.images import decode, to_float
+def _stored(plan: Plan, records: Sequence[Any], images: Sequence[Any]) -> list[np.ndarray]:
+    """The images as they lie on disk, after the codec; a lossless one gives back what it was given."""
+    from ..core.images import decode
+
+    return [row[-1] for row in images] if plan.spec.writer.format == "png" else [decode(record.image) for record in records]
+
+
+def _perceptual_hashes(images: Sequence[np.ndarray]) -> list[int]:
+    from ..core.images import to_float
     from ..quality.image_statistics import luminance, perceptual_hash
 
-    parts = [np.stack([decode(image) for image in images[start : start + EMBED_BATCH]]) for start in range(0, len(images), EMBED_BATCH)]
+    parts = [np.stack(images[start : start + EMBED_BATCH]) for start in range(0, len(images), EMBED_BATCH)]
     return [int(value) for part in parts for value in perceptual_hash(luminance(to_float(part)))]
 
 

@@ -2,7 +2,7 @@
 
 Of the paper abstract and one caption are public; this is the reconstruction of consumers.md §6 [C]: each pixel's feature is a von Mises-Fisher posterior, its
 concentration learned; under the closed-set prior (the pixel is one of the K classes, each as likely) the class posterior is a softmax of κ times
-the cosines to the class prototypes. Axes: B pictures, K classes, H W pixels.
+the cosines to the class prototypes. These are the corners of a simplex; the reconstruction would learn them (`network.simplex` says why not). Axes: B pictures, K classes, H W pixels.
 """
 
 from __future__ import annotations
@@ -65,20 +65,18 @@ def posterior(cosine_BKHW: Tensor, kappa_BHW: Tensor) -> Tensor:
     return (cosine_BKHW * kappa_BHW[:, None]).softmax(1)
 
 
-def eyeseg_loss(cosine_BKHW: Tensor, kappa_BHW: Tensor, label_BHW: Tensor, dim: int, *, fixed_BKHW: Tensor | None = None, edge_weight: float = 20.0, stride: int = 2) -> dict[str, Tensor]:
+def eyeseg_loss(cosine_BKHW: Tensor, kappa_BHW: Tensor, label_BHW: Tensor, dim: int, *, edge_weight: float = 20.0, stride: int = 2) -> dict[str, Tensor]:
     """Return the loss and its parts: -log C_d(κ) - κ μ·w_y, and `class_loss` of the closed-set posterior.
 
     The first is the Kullback-Leibler divergence of a Dirac at the class's prototype against the pixel's posterior, up to a constant (Li et al., CVPR
     2021); at a fixed cosine it is least where A_d(κ) equals the cosine, so that κ says how far the pixel lies from its class.
 
     Args:
-        fixed_BKHW: cosines for the first term, where the prototypes get no gradient (SCF's class centres are given): left to itself it draws all
-            prototypes together, every pixel is then near its class, right or wrong, and κ says nothing.
         stride: the first term is the mean over every such pixel of a row and a column; the network's own pixels are two apart.
     """
     check("cosine_BKHW", cosine_BKHW, f"B K {label_BHW.shape[1]} {label_BHW.shape[2]}")
     label_BHW, grid = label_BHW.long(), (slice(None), slice(None, None, stride), slice(None, None, stride))
-    own_BHW = (cosine_BKHW if fixed_BKHW is None else fixed_BKHW).gather(1, label_BHW[:, None])[:, 0]
+    own_BHW = cosine_BKHW.gather(1, label_BHW[:, None])[:, 0]
     density = (-log_normaliser(kappa_BHW[grid], dim) - kappa_BHW[grid] * own_BHW[grid]).mean()
     losses = class_loss(cosine_BKHW * kappa_BHW[:, None], label_BHW, edge_weight=edge_weight)
     return {**losses, "loss": density + losses["loss"], "density": density.detach()}

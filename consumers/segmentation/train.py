@@ -85,8 +85,7 @@ class EyeSegObjective(nn.Module):
 
     def forward(self, image_B1HW: Tensor, label_BHW: Tensor, free_B: Tensor) -> dict[str, Tensor]:
         mu_BDHW, kappa_BHW = self.network(image_B1HW, detach_concentration=not bool(free_B[0]))
-        fixed_BKHW = self.network.cosines(mu_BDHW, fixed_prototypes=True)
-        return eyeseg_loss(self.network.cosines(mu_BDHW), kappa_BHW, label_BHW, self.network.dim, fixed_BKHW=fixed_BKHW)
+        return eyeseg_loss(self.network.cosines(mu_BDHW), kappa_BHW, label_BHW, self.network.dim)
 
 
 class PlainObjective(nn.Module):

@@ -7,7 +7,6 @@ import pytest
 import torch
 from facefoundry.consumers.segmentation.eyeseg import EyeParts, EyeSeg, class_loss, edges, eyeseg_loss, generalised_dice, load_eyeseg, posterior, save_eyeseg
 from facefoundry.consumers.segmentation.network import LOG_KAPPA_MOST, EyeSegNet, PlainSegNet, bounded
-from facefoundry.consumers.segmentation.train import EyeSegObjective
 from facefoundry.consumers.segmentation.vmf import log_normaliser, mean_length
 from facefoundry.core.errors import UserError
 from facefoundry.core.training import fresh
@@ -153,19 +152,11 @@ def test_a_pixel_that_is_too_sure_finds_back():
     assert (raw.grad[2:] > 0.01).all()
 
 
-def test_prototypes_feel_the_classes_alone():
-    """The density would draw the prototypes together, and then every pixel is near its class."""
-    network = fresh(lambda: EyeSegNet(WIDTHS), 0, "test").eval()
-    begun = torch.nn.functional.normalize(network.prototype_KD.detach(), dim=1)
-    torch.testing.assert_close(begun @ begun.T, torch.eye(4), atol=1e-5, rtol=0)
-    image, label = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1, torch.zeros(2, 32, 32, dtype=torch.int64)
-    label[:, 10:20, 10:20] = 2
-    EyeSegObjective(network)(image, label, torch.ones(2, dtype=torch.bool))["loss"].backward()
-    found = network.prototype_KD.grad.clone()
-    network.prototype_KD.grad = None
-    mu, kappa = network(image)
-    class_loss(network.cosines(mu) * kappa[:, None], label)["loss"].backward()
-    torch.testing.assert_close(found, network.prototype_KD.grad)
+def test_prototypes_stand_equally_far_apart_and_stay_there():
+    """Every two of K at the cosine -1/(K - 1): learned ones fall together, and κ then says nothing."""
+    network = fresh(lambda: EyeSegNet(WIDTHS), 0, "test")
+    torch.testing.assert_close(network.prototype_KD @ network.prototype_KD.T, torch.full((4, 4), -1 / 3).fill_diagonal_(1.0))
+    assert "prototype_KD" not in dict(network.named_parameters()) and network.prototype_KD.shape == (4, 8)
     with pytest.raises(ValueError, match="dim is 3 for 4 classes"):
         EyeSegNet(WIDTHS, dim=3)
 
