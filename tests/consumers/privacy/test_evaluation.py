@@ -105,13 +105,13 @@ def test_protection_shows_in_the_figures(evaluated):
 
 def test_noise_averages_out_over_queries(sides, tools, tmp_path):
     """A8: sixteen queries leave a quarter of the noise; DuetFace draws nothing, so asking again tells nothing."""
-    method = Dctdp(DctdpSettings(side=16, epsilon=10.0), BackboneConfig(embed_dim=16, width=0.125)).eval()
+    method = Dctdp(DctdpSettings(side=16, epsilon=0.3), BackboneConfig(embed_dim=16, width=0.125)).eval()
     method.client.measure(sides[1].image_NHWC)
     found = {}
     for subject in (ImageSubject(method), ImageSubject(DuetFace.tiny())):
         values, _ = evaluate(subject, *sides, Tools(judge=Toy("judge"), guide=tools.guide, generator=None), QUICK, tmp_path)
         found[subject.name] = {row["name"][:2]: row["psnr_db"] for row in values["attacks"]}
-    assert found["dctdp"]["A8"] > found["dctdp"]["A1"] + 1 and "A8" not in found["duetface"]
+    assert found["dctdp"]["A8"] > found["dctdp"]["A1"] + 4 and "A8" not in found["duetface"]
 
 
 def test_energy_weights_link_whatever_the_keys_are(sides):
