@@ -218,7 +218,7 @@ def load_multimodal(folder: Path, config: MultimodalConfig, *, adapter: Path | N
     try:
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True)
         processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:  # transformers' processor of Qwen2-VL asks for torchvision, for videos
         raise UserError(f"{folder} cannot be read as a multimodal model of transformers: {error}") from error
     detector = MultimodalDetector(model.to(device or "cpu"), processor, config)
     if adapter is not None:

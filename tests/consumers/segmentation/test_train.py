@@ -139,7 +139,7 @@ def test_training_resumes_to_the_same_bits(photos, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("plain", [False, True], ids=["eyeseg", "softmax"])
 def test_it_learns(eyes, tmp_path, plain):
-    recipe = TINY.model_copy(update={"loop": TINY.loop.model_copy(update={"steps": 60, "checkpoint_every": 100})})
+    recipe = TINY.model_copy(update={"loop": TINY.loop.model_copy(update={"steps": 150, "checkpoint_every": 200})})
     if plain:
         network = fresh(lambda: PlainSegNet(recipe.widths), 0, "test")
         train_on(recipe, PlainObjective(network), [(eyes, 1.0)], tmp_path)
