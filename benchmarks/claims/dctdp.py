@@ -43,7 +43,7 @@ def guarantee(asked: argparse.Namespace):
 
 if __name__ == "__main__":
     parser = options("dctdp", __doc__, looks=19200)
-    parser.add_argument("--epsilons", default="", help="further mean budgets, e.g. 1,2,4")
+    parser.add_argument("--epsilons", default="20,1000", help="further mean budgets; with much of it the method must learn, or something else is wrong")
     asked = parser.parse_args()
     run_claim(
         asked,
