@@ -167,9 +167,11 @@ def read_manifest(folder: Path | str) -> dict[str, Any]:
     """
     try:
         manifest = json.loads((Path(folder) / MANIFEST).read_text(encoding="utf-8"))
-        return {**manifest, "shards": [{**entry, "path": entry["path"]} for entry in manifest["shards"]]}
+        for entry in manifest["shards"]:
+            entry["path"]  # a file of another program's may have no such lists
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} has no {MANIFEST} that can be read ({error}); it is no finished dataset: finish the job, or ingest it again") from error
+    return manifest
 
 
 def verify_dataset(folder: Path | str) -> list[str]:

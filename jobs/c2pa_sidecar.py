@@ -57,8 +57,13 @@ def sign_dataset(folder: Path, certificate: Path, key: Path, *, algorithm: str =
 
 
 def check_signatures(folder: Path) -> dict[str, str]:
-    """Return for each shard of kept rows "valid", "trusted", "no manifest", or what is wrong with its manifest."""
+    """Return for each shard of kept rows "valid", "trusted", "no manifest", or what is wrong with its manifest.
+
+    Raises:
+        UserError: no dataset there (nothing to check must not read as all well), or the library is not installed.
+    """
     c2pa = _library()
+    read_manifest(folder)
     return {shard.name: _state(c2pa, shard) for shard in track(shards_of(folder, "data"), "check")}
 
 

@@ -22,6 +22,7 @@ OPTIONAL = {
     "ray": ("ray", "jobs on a Ray cluster"),
     "submitit": ("submitit", "jobs on Slurm"),
     "s3fs": ("s3fs", "jobs whose workers meet in an object store"),
+    "h5py": ("h5py", "reading the Basel face model of 2019"),
     "anny": ("anny", "building the morphable head anew"),
     "pytorch3d": ("pytorch3d", "the differentiable renderer, and rendering on a GPU"),
     "xformers": ("xformers", "attention on older GPUs; newer torch has its own"),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from scipy.io import loadmat
 
-from ..core.errors import UserError
+from ..core.errors import UserError, missing_extra
 from .foreign import RawModel
 
 LICENCE = "Basel Face Model {year}, University of Basel: non-commercial research only, by the licence you signed at faces.dmi.unibas.ch"
@@ -38,7 +38,7 @@ def read_bfm(path: Path) -> RawModel:
     try:
         import h5py
     except ImportError as error:
-        raise UserError(f"reading {path.name} needs the package 'h5py', which is not installed; run: pip install h5py") from error
+        raise missing_extra("h5py", "bfm", f"reading {path.name}") from error
     try:
         with h5py.File(path, "r") as file:
             return from_2019(file, path)

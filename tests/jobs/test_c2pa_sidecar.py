@@ -92,3 +92,9 @@ def test_real_faces_are_refused(dataset, pem, tmp_path):
     path.write_text(path.read_text().replace('"origins": [', '"origins": ["real", '))
     with pytest.raises(UserError, match="real faces"):
         sign_dataset(folder, pem / "chain.pem", pem / "key.pem")
+
+
+def test_no_dataset_is_not_all_well(pem, tmp_path):
+    for act in (check_signatures, lambda folder: sign_dataset(folder, pem / "chain.pem", pem / "key.pem")):
+        with pytest.raises(UserError, match="no finished dataset"):
+            act(tmp_path / "nowhere")

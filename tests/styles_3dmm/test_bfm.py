@@ -75,7 +75,7 @@ def test_an_h5_file_is_the_same_model(tmp_path):
 
 def test_without_h5py_it_is_asked_for(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(UserError, match="pip install h5py"):
+    with pytest.raises(UserError, match=r"facefoundry\[bfm\]"):
         read_bfm(tmp_path / "m.h5")
 
 
