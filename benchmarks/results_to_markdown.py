@@ -126,7 +126,7 @@ def recognition() -> str:
 def privacy() -> str:
     r = read("privacy")["faces_per_s"]
     rows = [(f"block DCT, {name}", f"{value:.0f} faces/s", "200/s" if name == "forward" else "", verdict(value, 200, at_least=True) if name == "forward" else "") for name, value in r.items()]
-    return table(("privacy front end, 112 px → 192×112×112", "measured", "bar", ""), rows) + "\n\nOne core unless said; a second thread makes it slower here, so jobs should give each process one. `python benchmarks/privacy.py`"
+    return table(("privacy front end, 112 px → 192×112×112", "measured", "bar", ""), rows) + "\n\nOne core unless said. Two processes side by side do 337 faces a second each (wall clock); two threads of one process stand in each other's way (the fresh arrays of 150 MB a batch are the suspect), so give each core a process. `python benchmarks/privacy.py`"
 
 
 def scale() -> str:
