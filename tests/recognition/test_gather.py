@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
+from gloo_pair import run_pair
 from torch import nn
 
 from facefoundry.recognition.adaface import AdaFace
@@ -64,28 +62,12 @@ def results(rank: int, world: int) -> dict[str, Any]:
     return found
 
 
-PROGRAM = """
-import importlib.util, sys, torch
-import torch.distributed as dist
-torch.set_num_threads(1)
-spec = importlib.util.spec_from_file_location("t", sys.argv[1])
-t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)
-rank = int(sys.argv[4])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-torch.save(t.results(rank, 2), f"{sys.argv[3]}/{rank}.pt")
-dist.destroy_process_group()
-"""
+of_process = results
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("gloo")
-    workers = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM, __file__, str(folder / "meet"), str(folder), str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)
-    ]
-    errors = [worker.communicate(timeout=120)[1] for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers), errors
-    return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return run_pair(__file__, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="torch without gloo")

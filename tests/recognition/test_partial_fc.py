@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
@@ -17,6 +13,7 @@ from facefoundry.recognition.gather import sum_over_processes
 from facefoundry.recognition.heads import HEADS, ClassCentres, margin_loss
 from facefoundry.recognition.partial_fc import PartialCentres, PartialFcConfig, draw, partial_loss, shard
 from facefoundry.recognition.train import RecogniserRecipe, train_recogniser
+from gloo_pair import run_pair
 from torch import nn
 
 CLASSES, DIM = 9, 5
@@ -74,28 +71,15 @@ def refusals() -> list[str]:
     return words
 
 
-PROGRAM = """
-import importlib.util, json, sys, torch
-import torch.distributed as dist
-torch.set_num_threads(1)
-spec = importlib.util.spec_from_file_location("t", sys.argv[1])
-t = importlib.util.module_from_spec(spec); spec.loader.exec_module(t)
-rank = int(sys.argv[4])
-dist.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
-torch.save({"results": t.results(rank, 2), "refusals": t.refusals()}, f"{sys.argv[3]}/{rank}.pt")
-dist.destroy_process_group()
-"""
+def of_process(rank: int, world: int) -> dict:
+    return {"results": results(rank, world), "refusals": refusals()}
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory) -> list[dict]:
     if not (dist.is_available() and dist.is_gloo_available()):
         pytest.skip("torch without gloo")
-    folder = tmp_path_factory.mktemp("gloo")
-    workers = [subprocess.Popen([sys.executable, "-c", PROGRAM, __file__, str(folder / "meet"), str(folder), str(rank)], stderr=subprocess.PIPE, text=True) for rank in range(2)]
-    errors = [worker.communicate(timeout=120)[1] for worker in workers]
-    assert all(worker.returncode == 0 for worker in workers), errors
-    return [torch.load(Path(folder) / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    return run_pair(__file__, tmp_path_factory.mktemp("gloo"))
 
 
 @pytest.mark.parametrize("head", SPREAD)
