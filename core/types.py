@@ -12,20 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FaceStyle:
-    """How a face was asked to be shown; None where nothing was asked. `identity.records.Style` is the same on disk.
-
-    Attributes:
-        pose_deg: yaw, pitch, roll in degrees.
-        expression, light, shape: coefficients of the morphable head (spherical harmonics for the light).
-    """
-
-    pose_deg: tuple[float, ...] | None = None
-    expression: tuple[float, ...] | None = None
-    light: tuple[float, ...] | None = None
-    shape: tuple[float, ...] | None = None
+from .face_style import FaceStyle
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .watching import Watch
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear)
 
@@ -29,6 +30,7 @@ class AttentionControl:
         blend_cross: pull the cross-attention logits of identity rows half-way to their donors' statistics (stage 2).
         record: keep the cross-attention logits of the empty rows, one (sources, N, L, T) tensor a block (stage 1).
         memory: where cross-attention takes its keys and values from; None computes them from the pass's contexts.
+        watch: shown the attention weights of each block (`watching`), which are then computed beside the pass and change nothing in it.
     """
 
     sources: int
@@ -38,6 +40,7 @@ class AttentionControl:
     record: bool = False
     cross_logits: list[Tensor] = field(default_factory=list)
     memory: ContextMemory | None = None
+    watch: Watch | None = None
 
 
 class ContextMemory:
@@ -137,6 +140,8 @@ class Attention(nn.Module):
         query_BNLH, key_BNLH = self._heads(self.query(asking_BLC)), self._heads(self.key(asking_BLC))
         if shared:
             query_BNLH, key_BNLH = (torch.cat([x, x[control.donors]]) for x in (query_BNLH, key_BNLH))
+        if control is not None and control.watch is not None:
+            control.watch.attention("self", self._logits(query_BNLH, key_BNLH).softmax(-1))
         return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNLH, value_BNLH))
 
     def keys_and_values(self, source_BTD: Tensor) -> tuple[Tensor, Tensor]:
@@ -153,14 +158,21 @@ class Attention(nn.Module):
         query_BNLH = self._heads(self.query(x_BLC))
         more_BNLH = 0.0 if beside is None else F.scaled_dot_product_attention(query_BNLH, *beside)
         if control is None or not (control.record or control.blend_cross):
+            if control is not None and control.watch is not None:
+                control.watch.attention("cross", self._logits(query_BNLH, key_BNTH).softmax(-1))
             return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNTH, value_BNTH) + more_BNLH)
-        logits_BNLT = (query_BNLH @ key_BNTH.transpose(-1, -2)).float() * self.head_dim**-0.5
+        logits_BNLT = self._logits(query_BNLH, key_BNTH)
         if control.record:
             control.cross_logits.append(logits_BNLT[: control.sources])
         if control.blend_cross:
             empty, identity = logits_BNLT[: control.sources], logits_BNLT[control.sources :]
             logits_BNLT = torch.cat([empty, blend_statistics(identity, empty[control.donors])])
+        if control.watch is not None:
+            control.watch.attention("cross", logits_BNLT.softmax(-1))
         return self._merge(logits_BNLT.softmax(-1).to(value_BNTH.dtype) @ value_BNTH + more_BNLH)
+
+    def _logits(self, query_BNLH: Tensor, key_BNTH: Tensor) -> Tensor:
+        return (query_BNLH @ key_BNTH.transpose(-1, -2)).float() * self.head_dim**-0.5
 
     def _heads(self, x_BLC: Tensor) -> Tensor:
         return x_BLC.unflatten(2, (-1, self.head_dim)).transpose(1, 2)

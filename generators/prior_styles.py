@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from ..core.errors import UserError
-from ..core.types import FaceStyle
+from ..core.face_style import FaceStyle
 from ..styles_3dmm.camera import arcface_camera
 from ..styles_3dmm.morphable import MorphableHead
 from ..styles_3dmm.style import CAMERA, StyleLayout

@@ -16,10 +16,11 @@ from pydantic import Field
 
 from ..core.check import check, check_unit_rows
 from ..core.config import Config
+from ..core.face_style import FaceStyle
 from ..core.files import weights_path
 from ..core.seeds import numpy_rng
 from ..core.template import SIDE, five_points
-from ..core.types import FaceBatch, FaceStyle
+from ..core.types import FaceBatch
 from ..styles_3dmm.accessories import Glasses, dress
 from ..styles_3dmm.albedo import load_albedo
 from ..styles_3dmm.camera import Camera, aligned_pose, arcface_camera

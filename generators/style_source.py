@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
+from ..core.face_style import FaceStyle
 from ..core.seeds import derive_seed, numpy_rng
-from ..core.types import FaceStyle
 
 
 class StyleMaps(Protocol):

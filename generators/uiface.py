@@ -35,6 +35,7 @@ from .sampling import SamplerConfig
 from .solvers import Point, build_solver
 from .train import load_autoencoder
 from .unet import FamilyUNet, UNetConfig
+from .watching import Visit, Watch
 
 
 PUBLISHED_STRIDE = 20
@@ -130,12 +131,13 @@ class UIFace:
         self.anchor_dim = network.config.identity_dim
 
     @torch.inference_mode()
-    def generate(self, anchor_BD: np.ndarray, seeds: Sequence[int]) -> FaceBatch:
+    def generate(self, anchor_BD: np.ndarray, seeds: Sequence[int], watch: Watch | None = None) -> FaceBatch:
         """Make one face for each anchor and seed.
 
         Args:
             anchor_BD: unit rows, (B, anchor_dim).
             seeds: B image seeds; the latent noise of row i depends on seeds[i] alone.
+            watch: shown every point of the sampling (`watching`); changes no pixel.
 
         Raises:
             ValueError: shapes differ, or an anchor is not finite and of unit length.
@@ -145,7 +147,7 @@ class UIFace:
         latent_BCHW = noise([derive_seed(seed, "latent") for seed in seeds], self.autoencoder.latent_shape).to(self.device)
         context_BD = self._context(perturb_cone(anchor_BD, seeds, self.sampler.cone))
         negative_BD = self._context(negative_anchors(anchor_BD)) if self.sampler.negative > 0 else None
-        latent_BCHW, passes_B = sample(self.network, latent_BCHW, context_BD, self.sampler, negative_BD)
+        latent_BCHW, passes_B = sample(self.network, latent_BCHW, context_BD, self.sampler, negative_BD, watch)
         image_BCHW = self.autoencoder.decode(latent_BCHW).float().clamp(-1, 1)
         return FaceBatch(image_BCHW=image_BCHW, seeds=tuple(seeds), passes_B=tuple(passes_B.tolist()))
 
@@ -153,7 +155,9 @@ class UIFace:
         return self.network.embed_context(torch.as_tensor(np.asarray(identity_BD), dtype=self.dtype, device=self.device))
 
 
-def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config: UIFaceSampler, negative_BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def sample(
+    network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config: UIFaceSampler, negative_BD: Tensor | None = None, watch: Watch | None = None
+) -> tuple[Tensor, Tensor]:
     """Two-stage sampling.
 
     In stage 1 the reference rows are the empty context, whatever `config.negative` says, and every pass is whole: its maps decide the
@@ -163,6 +167,7 @@ def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config:
         latent_BCHW: standard normal noise, float32.
         context_BD: contexts of the identities.
         negative_BD: contexts to point away from, mixed into the reference by `config.negative`.
+        watch: shown every point (`watching`).
 
     Returns:
         Clean float32 latents, and the network passes spent on each row, (B,) float64; a shallow one counts by its multiply-adds.
@@ -180,7 +185,7 @@ def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config:
         rows = every if second_stage or not config.skip_duplicates else settled_B.nonzero()[:, 0]
         control = AttentionControl(
             count, rows, share_self=config.inject_self, blend_cross=second_stage and config.inject_cross,
-            record=not second_stage and not bool(settled_B.all()), memory=memory if config.skip_duplicates else None,
+            record=not second_stage and not bool(settled_B.all()), memory=memory if config.skip_duplicates else None, watch=watch,
         )
         wanted_B = own_B if second_stage else torch.where(settled_B, own_B, empty_B)
         memory.of_row = torch.cat([reference_B if second_stage else empty_B, wanted_B[rows]])
@@ -190,6 +195,9 @@ def sample(network: FamilyUNet, latent_BCHW: Tensor, context_BD: Tensor, config:
         predicted[rows] = guided(latent_BCHW, identity, reference, point, config) if second_stage else identity
         passes_B += cost
         passes_B[rows.cpu()] += cost
+        if watch is not None:
+            has_identity_B = torch.ones_like(settled_B) if second_stage else settled_B.clone()
+            watch.visit(Visit(t=point.t, alpha=point.alpha, latent_BCHW=latent_BCHW, noise_BCHW=predicted, reference_BCHW=reference, has_identity_B=has_identity_B))
         if control.record:
             map_now = attention_map(control.cross_logits, size)
             if map_before is not None:

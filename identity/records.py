@@ -14,6 +14,7 @@ import pyarrow as pa
 from datasets import Features, Image, Value
 
 from ..core.errors import UserError
+from ..core.face_style import FaceStyle
 
 SCHEMA_VERSION = 1
 """Raised when a column changes its meaning or goes; new columns that may be null do not raise it."""
@@ -44,21 +45,6 @@ FEATURES = Features(
 SCHEMA: pa.Schema = FEATURES.arrow_schema.with_metadata({**FEATURES.arrow_schema.metadata, VERSION_KEY: str(SCHEMA_VERSION).encode()})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Style:
-    """What is known of how a face was shown; None where unknown.
-
-    Attributes:
-        pose_deg: yaw, pitch, roll in degrees.
-        expression, light, shape: coefficients of the morphable head (spherical harmonics for the light).
-    """
-
-    pose_deg: tuple[float, ...] | None = None
-    expression: tuple[float, ...] | None = None
-    light: tuple[float, ...] | None = None
-    shape: tuple[float, ...] | None = None
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FaceRecord:
     """One face.
@@ -86,7 +72,7 @@ class FaceRecord:
     generator: str | None = None
     origin: str = "real"
     anchor: np.ndarray | None = field(default=None, repr=False)
-    style: Style | None = None
+    style: FaceStyle | None = None
     landmarks_px: np.ndarray | None = None
     parts: bytes | None = field(default=None, repr=False)
     scores: dict[str, float] = field(default_factory=dict)
@@ -144,7 +130,7 @@ def _to_row(number: int, record: FaceRecord) -> dict[str, Any]:
     for name in _PICTURES:
         row[name] = None if row[name] is None else {"bytes": row[name], "path": None}
     row["anchor"] = None if record.anchor is None else np.asarray(record.anchor, np.float32)
-    row["style"] = None if record.style is None else {spec.name: getattr(record.style, spec.name) for spec in fields(Style)}
+    row["style"] = None if record.style is None else {spec.name: getattr(record.style, spec.name) for spec in fields(FaceStyle)}
     row["landmarks_px"] = None if record.landmarks_px is None else np.asarray(record.landmarks_px, np.float32).tolist()
     row["scores"] = [{"name": name, "value": float(value)} for name, value in sorted(record.scores.items())]
     return row
@@ -170,7 +156,7 @@ def _from_row(row: dict[str, Any]) -> FaceRecord:
         **row,
         **{name: row[name]["bytes"] if row.get(name) else None for name in _PICTURES},
         "anchor": _array(row.get("anchor")),
-        "style": Style(**{name: None if part is None else tuple(part) for name, part in style.items()}) if style else None,
+        "style": FaceStyle(**{name: None if part is None else tuple(part) for name, part in style.items()}) if style else None,
         "landmarks_px": _array(row.get("landmarks_px")),
         "scores": {item["name"]: item["value"] for item in row.get("scores") or ()},
     }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -111,9 +110,8 @@ def _generate(generator: Any, anchor_ID: np.ndarray, rows: Sequence[Row], job_se
 def _known(batch: FaceBatch, place: int) -> dict[str, Any]:
     """Return the fields of an image's record that its generator knows: the style it was asked for, landmarks, part labels."""
     from ..core.images import encode_labels
-    from ..identity.records import Style
 
-    known = {} if batch.styles is None else {"style": Style(**asdict(batch.styles[place]))}
+    known = {} if batch.styles is None else {"style": batch.styles[place]}
     known |= {} if batch.landmarks_px is None else {"landmarks_px": batch.landmarks_px[place]}
     return known | ({} if batch.parts is None else {"parts": encode_labels(batch.parts[place])})
 

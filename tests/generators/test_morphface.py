@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from facefoundry.core.errors import UserError
-from facefoundry.core.types import FaceStyle
+from facefoundry.core.face_style import FaceStyle
 from facefoundry.generators.blending import Blending
 from facefoundry.generators.morphface import MorphFaceConfig, MorphFaceSampler, sample
 from facefoundry.generators.prediction import to_noise

@@ -5,13 +5,14 @@ import pyarrow as pa
 import pytest
 
 from facefoundry.core.errors import UserError
-from facefoundry.identity.records import FEATURES, SCHEMA, SCHEMA_VERSION, VERSION_KEY, FaceRecord, Style, from_table, to_table, with_scores
+from facefoundry.core.face_style import FaceStyle
+from facefoundry.identity.records import FEATURES, SCHEMA, SCHEMA_VERSION, VERSION_KEY, FaceRecord, from_table, to_table, with_scores
 
 
 def _record(**changes) -> FaceRecord:
     values = {
         "face_id": "000123/0007", "identity": 123, "image": b"png", "seed": 2**63 - 1, "generator": "uiface@0", "origin": "generated:uiface",
-        "anchor": np.arange(4, dtype=np.float32), "style": Style(pose_deg=(1.0, -2.0, 3.5)), "landmarks_px": np.arange(10.0).reshape(5, 2),
+        "anchor": np.arange(4, dtype=np.float32), "style": FaceStyle(pose_deg=(1.0, -2.0, 3.5)), "landmarks_px": np.arange(10.0).reshape(5, 2),
         "scores": {"sdd_fiqa": 55.5, "sim_anchor": 0.25}, "source": "x/y.png",
     }  # fmt: skip
     return FaceRecord(**{**values, **changes})
