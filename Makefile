@@ -1,11 +1,11 @@
-# Two commands: `make demo` and `make test`. Both set up .venv first (once; again when the pins change).
+# Two commands: `make demo` and `make test` (and `make docs`). They set up .venv first (once; again when the pins change).
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs linkcheck clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,15 @@ test: $(TEST_STAMP)
 
 lint: $(TEST_STAMP)
 	$(BIN)/lint-imports
+
+# The site, in build/docs; it can be read without a network. A warning is an error.
+docs: $(TEST_STAMP)
+	$(BIN)/python -m sphinx --builder html --conf-dir docs/site --doctree-dir build/doctrees --fail-on-warning --keep-going --quiet . build/docs
+	@echo "written: build/docs/index.html"
+
+# Every link to another site. Not a test: it needs a network, and a site that is down elsewhere is no fault of ours.
+linkcheck: $(TEST_STAMP)
+	$(BIN)/python -m sphinx --builder linkcheck --conf-dir docs/site --doctree-dir build/doctrees-pages --tag pages --quiet . build/linkcheck
 
 clean:
 	rm -rf $(VENV) build *.egg-info

@@ -51,5 +51,5 @@ def perceptual_loss(eyes: LiveFeatureNetwork, found_BCHW: Tensor, wanted_BCHW: T
     Looking costs more than a small decoder. Which images come first changes with every epoch's order.
     """
     count = max(1, round(share * len(found_BCHW)))
-    wanted_L = [part.clone() for part in eyes.maps(wanted_BCHW[:count])]  # clones leave inference mode
+    wanted_L = [part.clone() for part in eyes.maps(wanted_BCHW[:count].detach())]  # clones leave inference mode
     return paired_distances(eyes.live_maps(found_BCHW[:count]), wanted_L).mean()

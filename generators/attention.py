@@ -1,7 +1,7 @@
 """Attention block of the IDiff-Face family, with the two hooks UIFace needs: shared self-attention and blended cross-attention.
 
 Axes: B rows of the batch, L positions (H·W), T context tokens, C channels, N heads.
-Source: IDiff-Face (ICCV 2023) and UIFace (ICLR 2025, §3.3); shapes in generators.md §0.2.
+Source: the code of IDiff-Face (ICCV 2023) and UIFace (ICLR 2025); shapes in generators.md §0.2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class AttentionControl:
         blend_cross: pull the cross-attention logits of identity rows half-way to their donors' statistics (stage 2).
         record: keep the cross-attention logits of the empty rows, one (sources, N, L, T) tensor a block (stage 1).
         memory: where cross-attention takes its keys and values from; None computes them from the pass's contexts.
-        watch: shown the attention weights of each block (`watching`), which are then computed beside the pass and change nothing in it.
+        watch: shown the attention logits of each block (`watching`); where the pass itself forms none they are formed beside it, and change nothing in it.
     """
 
     sources: int
@@ -141,10 +141,11 @@ class Attention(nn.Module):
         if shared:
             query_BNLH, key_BNLH = (torch.cat([x, x[control.donors]]) for x in (query_BNLH, key_BNLH))
         if control is not None and control.watch is not None:
-            control.watch.attention("self", self._logits(query_BNLH, key_BNLH).softmax(-1))
+            control.watch.attention("self", self._logits(query_BNLH, key_BNLH))
         return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNLH, value_BNLH))
 
     def keys_and_values(self, source_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, T, D) tokens → keys and values, (B, N, T, H) each, H numbers a head."""
         return self._heads(self.key(source_BTD)), self._heads(self.value(source_BTD))
 
     def over_tokens(
@@ -159,7 +160,7 @@ class Attention(nn.Module):
         more_BNLH = 0.0 if beside is None else F.scaled_dot_product_attention(query_BNLH, *beside)
         if control is None or not (control.record or control.blend_cross):
             if control is not None and control.watch is not None:
-                control.watch.attention("cross", self._logits(query_BNLH, key_BNTH).softmax(-1))
+                control.watch.attention("cross", self._logits(query_BNLH, key_BNTH))
             return self._merge(F.scaled_dot_product_attention(query_BNLH, key_BNTH, value_BNTH) + more_BNLH)
         logits_BNLT = self._logits(query_BNLH, key_BNTH)
         if control.record:
@@ -168,7 +169,7 @@ class Attention(nn.Module):
             empty, identity = logits_BNLT[: control.sources], logits_BNLT[control.sources :]
             logits_BNLT = torch.cat([empty, blend_statistics(identity, empty[control.donors])])
         if control.watch is not None:
-            control.watch.attention("cross", logits_BNLT.softmax(-1))
+            control.watch.attention("cross", logits_BNLT)
         return self._merge(logits_BNLT.softmax(-1).to(value_BNTH.dtype) @ value_BNTH + more_BNLH)
 
     def _logits(self, query_BNLH: Tensor, key_BNTH: Tensor) -> Tensor:

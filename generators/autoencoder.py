@@ -103,6 +103,12 @@ class PatchAutoencoder(nn.Module):
         self.scale.copy_(scale)
 
 
+def reconstruction(back_BCHW: Tensor, image_BCHW: Tensor, gradient: float) -> tuple[Tensor, Tensor]:
+    """Return |x - x̂| + `gradient` · |∇x - ∇x̂| (means; ∇ = horizontal and vertical differences) and the PSNR in dB."""
+    edges = sum(F.l1_loss(back_BCHW.diff(dim=d), image_BCHW.diff(dim=d)) for d in (-1, -2))
+    return F.l1_loss(back_BCHW, image_BCHW) + gradient * edges, 10 * torch.log10(4 / F.mse_loss(back_BCHW, image_BCHW))
+
+
 class ResidualNet(nn.Module):
     """Convolutions at latent resolution with a zero-initialised last layer."""
 

@@ -253,7 +253,12 @@ def identity_gradient(
 
 
 def adjusted(noise_BCHW: Tensor, gradient_BCHW: Tensor, point: Point, eta: float) -> Tensor:
-    """ε̃ = ε - η √(1-ᾱ_t) c(t) g."""
+    """Return ε̃ = ε - η √(1-ᾱ_t) c(t) g, of the latents' shape (reconstructed, generators.md §1.4).
+
+    Args:
+        noise_BCHW, gradient_BCHW: ε_θ and g as `identity_gradient` gives them.
+        eta: η; 0 = the noise as it is.
+    """
     return noise_BCHW - eta * (1 - point.alpha) ** 0.5 * float(identity_weight(point.t)) * gradient_BCHW
 
 

@@ -35,7 +35,7 @@ class IdentityTerm(Config):
             attribute `similarity`, which the network must be conditioned on; published with 0.05. "none": denoising alone.
         multiplier: of the whole term; 1 is the paper's reading, and large identity weights cost accuracy downstream (CemiFace's table), so try 0.2.
         share: of a batch's rows that carry the term; in latent mode the decoder makes it dear. Its mean is scaled to the whole batch.
-        least_alpha: rows with a smaller ᾱ are left out: x̂0 means nothing there (t > 820 with 1e-3).
+        least_alpha: rows with a smaller ᾱ are left out: x̂0 means nothing there (t ≥ 825 with 1e-3).
         reconstruction: the weight of rows at the first time step, the one-step reconstruction term: "simple", 1, as DDPM does; "likelihood", 1 / (2 ᾱ_1),
             which is -log N(x_0; μ_θ(x_1), β_1) for ε; "none", 0.
     """

@@ -100,12 +100,14 @@ class StyledAttention(ContextAttention):
         self.style = StyleTokens(config.encoder.style_dim, config.style_tokens, width, 0 if self._joint else channels, unet.head_dim)
 
     def keys_and_values(self, context_BD: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, D + S) contexts → keys and values, (B, N, T, H) each, of the tokens under the first softmax: both kinds where they meet "joint", else the identity's."""
         identity_BTD = self.context_tokens(context_BD[:, : self._identity_dim])
         if not self._joint:
             return self.cross_attention.keys_and_values(identity_BTD)
         return self.cross_attention.keys_and_values(torch.cat([identity_BTD, self.style.tokens(context_BD)], 1))
 
     def cross(self, x_BLC: Tensor, context_BD: Tensor, control: AttentionControl | None) -> Tensor:
+        """What the tokens of both kinds add at each position, (B, L, C); in "parallel" the style's have a softmax of their own."""
         beside = None if self._joint else recalled(self.style, context_BD, control)
         return self.cross_attention.over_tokens(x_BLC, *recalled(self, context_BD, control), control, beside)
 

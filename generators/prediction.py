@@ -20,7 +20,7 @@ Prediction = Literal["epsilon", "v", "flow"]
 
 
 def target(kind: Prediction, clean_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor) -> Tensor:
-    """Return what the network should say, one t a row."""
+    """Return what the network should say, (B, C, H, W); clean latents and noise of that shape, one t of 0..999 a row."""
     if kind == "epsilon":
         return noise_BCHW
     if kind == "flow":
@@ -30,7 +30,7 @@ def target(kind: Prediction, clean_BCHW: Tensor, noise_BCHW: Tensor, t_B: Tensor
 
 
 def to_noise(kind: Prediction, said_BCHW: Tensor, noisy_BCHW: Tensor, alpha: float | Tensor) -> Tensor:
-    """Return ε from what the network said; `alpha` is ᾱ_t, a number or broadcastable to the latents."""
+    """Return ε, (B, C, H, W), from what the network said of noisy latents of that shape; `alpha` is ᾱ_t in (0, 1), a number or broadcastable to them."""
     if kind == "epsilon":
         return said_BCHW
     signal, spread = alpha**0.5, (1 - alpha) ** 0.5
@@ -40,7 +40,7 @@ def to_noise(kind: Prediction, said_BCHW: Tensor, noisy_BCHW: Tensor, alpha: flo
 
 
 def to_clean(kind: Prediction, said_BCHW: Tensor, noisy_BCHW: Tensor, alpha: float | Tensor) -> Tensor:
-    """Return the estimate of z_0; for v and flow no division by a vanishing √ᾱ is involved."""
+    """Return the estimate of z_0, (B, C, H, W), arguments as in `to_noise`; for v and flow no division by a vanishing √ᾱ is involved."""
     signal, spread = alpha**0.5, (1 - alpha) ** 0.5
     if kind == "epsilon":
         return (noisy_BCHW - spread * said_BCHW) / signal

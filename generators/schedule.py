@@ -20,7 +20,7 @@ def alpha_bars() -> Tensor:
 
 
 def add_noise(clean: Tensor, noise: Tensor, t_B: Tensor) -> Tensor:
-    """√ᾱ_t · clean + √(1-ᾱ_t) · noise, one t a row."""
+    """Return √ᾱ_t · clean + √(1-ᾱ_t) · noise, one t of 0..999 a row, of the shape and type of `clean`."""
     alpha = alpha_bars()[t_B.cpu()].to(device=clean.device, dtype=clean.dtype).view(-1, *[1] * (clean.ndim - 1))
     return alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
 
@@ -43,6 +43,6 @@ def ddim_steps(count: int, mode: Literal["exact", "published"]) -> list[tuple[in
 
 
 def ddim_update(latent: Tensor, noise: Tensor, alpha: float, alpha_next: float) -> Tensor:
-    """One deterministic DDIM step (η = 0) from ᾱ to ᾱ_next with the predicted noise."""
+    """One deterministic DDIM step (η = 0) from ᾱ to ᾱ_next, both in (0, 1], with the predicted noise; latents of one shape in and out."""
     clean = (latent - (1 - alpha) ** 0.5 * noise) / alpha**0.5
     return alpha_next**0.5 * clean + (1 - alpha_next) ** 0.5 * noise

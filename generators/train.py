@@ -23,14 +23,17 @@ from ..core.device import autocast, memory_format
 from ..core.errors import UserError
 from ..core.files import sha256_file
 from ..core.images import to_float
+from ..core.perceptual import LiveFeatureNetwork
 from ..core.progress import track
 from ..core.seeds import derive_seed, numpy_rng
 from ..core.training import LoopConfig, data_digest, fresh, run_loop, step_noise, step_rows
 from ..core.weights import load_into, load_weights, save_weights
-from .autoencoder import Autoencoder, PatchAutoencoder, PatchAutoencoderConfig
+from .autoencoder import Autoencoder, PatchAutoencoder, PatchAutoencoderConfig, reconstruction
+from .face_batches import FaceBatches, whole_batches
 from .prediction import min_snr_weight, target
 from .schedule import STEPS, add_noise
 from .registry import AUTOENCODERS
+from .sharpen import SharpenRecipe, check_eyes, sharpen_decoder
 from .unet import FamilyUNet, UNetConfig
 
 
@@ -39,6 +42,7 @@ class AutoencoderRecipe(Config):
 
     Attributes:
         weights: a finished first stage of any registered class (`tokenizer train` makes one): used as it is, and nothing else here counts.
+        sharpen: a second training of the decoder, after this one, for pictures as sharp as real ones; None = none.
     """
 
     weights: Path | None = None
@@ -46,6 +50,7 @@ class AutoencoderRecipe(Config):
     loop: LoopConfig
     gradient: float = 0.5
     latent_noise: float = 0.05
+    sharpen: SharpenRecipe | None = None
 
 
 class DenoiserRecipe(Config):
@@ -88,31 +93,40 @@ class GeneratorRecipe(Config):
         return self
 
 
-def train_generator(recipe: GeneratorRecipe, image_NHWC: np.ndarray, embed_ND: np.ndarray, out: Path) -> dict[str, Path]:
+def train_generator(recipe: GeneratorRecipe, image_NHWC: np.ndarray, embed_ND: np.ndarray, out: Path, *, eyes: LiveFeatureNetwork | None = None) -> dict[str, Path]:
     """Train autoencoder and denoiser; return the paths of the two weights files.
 
     Args:
         image_NHWC: uint8 aligned faces, (N, 112, 112, 3).
         embed_ND: unit identity embeddings of the same faces, (N, identity_dim).
         out: folder for states, logs and weights; a run found there is continued.
+        eyes: what `autoencoder.sharpen.perceptual` looks with.
     """
     check("image_NHWC", image_NHWC, "N 112 112 3")
     check("embed_ND", embed_ND, f"{len(image_NHWC)} {recipe.denoiser.network.identity_dim}")
     check_unit_rows("embed_ND", embed_ND)
-    autoencoder_path = recipe.autoencoder.weights or train_autoencoder(recipe.autoencoder, image_NHWC, out / "autoencoder")
+    autoencoder_path = recipe.autoencoder.weights or train_autoencoder(recipe.autoencoder, image_NHWC, out / "autoencoder", eyes=eyes)
     denoiser_path = train_denoiser(recipe.denoiser, image_NHWC, embed_ND, autoencoder_path, out / "denoiser")
     return {"autoencoder": autoencoder_path, "denoiser": denoiser_path}
 
 
-def train_autoencoder(recipe: AutoencoderRecipe, image_NHWC: np.ndarray, out: Path) -> Path:
-    """Train the patch autoencoder; return its weights file (a finished one is kept).
+def train_autoencoder(recipe: AutoencoderRecipe, image_NHWC: np.ndarray, out: Path, *, eyes: LiveFeatureNetwork | None = None) -> Path:
+    """Train the patch autoencoder, then sharpen it where asked for; return its weights file (a finished one is kept).
 
     Raises:
         UserError: `out` holds the state of a training with another recipe or other faces.
     """
     path = out / "autoencoder.safetensors"
+    if recipe.sharpen is not None:
+        check_eyes(recipe.sharpen, eyes)  # not after the first training
     if path.exists() and not (out / "state.pt").exists():  # brought here from another run; with a state, the loop checks whose it is
-        return path
+        network = load_autoencoder(path) if recipe.sharpen is not None else None
+    else:
+        network = _first_training(recipe, image_NHWC, out, path)
+    return path if recipe.sharpen is None else sharpen_decoder(recipe.sharpen, network, image_NHWC, out / "sharp", eyes=eyes)
+
+
+def _first_training(recipe: AutoencoderRecipe, image_NHWC: np.ndarray, out: Path, path: Path) -> PatchAutoencoder:
     network = fresh(lambda: PatchAutoencoder(recipe.network), recipe.loop.seed, "autoencoder")
     sample = numpy_rng(recipe.loop.seed, "basis").permutation(len(image_NHWC))[:2000]
     network.fit_basis(to_float(image_NHWC[np.sort(sample)]))
@@ -120,7 +134,7 @@ def train_autoencoder(recipe: AutoencoderRecipe, image_NHWC: np.ndarray, out: Pa
     steps = run_loop(AutoencoderObjective(network, recipe), batches, recipe.loop, out, data=data_digest(image_NHWC), settings=_around(recipe), label="autoencoder")
     facts = {"steps": steps, "batch": recipe.loop.batch, "images": len(image_NHWC)}
     save_weights(path, network, kind="autoencoder", config=recipe.network.model_dump(mode="json"), facts=facts)
-    return path
+    return network
 
 
 def train_denoiser(recipe: DenoiserRecipe, image_NHWC: np.ndarray, embed_ND: np.ndarray, autoencoder_path: Path, out: Path) -> Path:
@@ -150,7 +164,7 @@ def load_autoencoder(path: Path) -> Autoencoder:
 
 
 def _around(recipe: AutoencoderRecipe | DenoiserRecipe) -> dict[str, Any]:
-    return recipe.model_dump(mode="json", exclude={"loop", "weights"})
+    return recipe.model_dump(mode="json", exclude={"loop", "weights", "sharpen"})
 
 
 @torch.no_grad()
@@ -177,22 +191,6 @@ def cached_latents(autoencoder: Autoencoder, image_NHWC: np.ndarray, path: Path)
     return np.load(path, mmap_mode="r")
 
 
-class FaceBatches:
-    """Faces, mirrored half the time, and the disturbance of their latents."""
-
-    def __init__(self, image_NHWC: np.ndarray, loop: LoopConfig, latent_shape: tuple[int, int, int]) -> None:
-        self._image_NHWC, self._loop, self._latent_shape = image_NHWC, loop, latent_shape
-        self.steps_per_epoch = _whole_batches(len(image_NHWC), loop.batch)
-
-    def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, Tensor]:
-        """Return images, (B, 3, 112, 112), and standard normal noise of the latents' shape."""
-        rows = step_rows(len(self._image_NHWC), self._loop.batch, step, self._loop.seed)[rank::world]
-        image_BCHW = to_float(self._image_NHWC[rows])
-        flip_B = torch.from_numpy(numpy_rng(self._loop.seed, step, "mirror", rank).random(len(rows)) < 0.5)
-        image_BCHW = torch.where(flip_B[:, None, None, None], image_BCHW.flip(-1), image_BCHW)
-        return image_BCHW, step_noise((len(rows), *self._latent_shape), self._loop.seed, step, rank)
-
-
 class AutoencoderObjective(nn.Module):
     """Reconstruction with the disturbance a sampler will bring: |x - x̂| plus the same of horizontal and vertical differences."""
 
@@ -204,9 +202,8 @@ class AutoencoderObjective(nn.Module):
         latent_BCHW = self.network.encode(image_BCHW) + self._recipe.latent_noise * noise_BCHW
         with autocast(image_BCHW.device, self._recipe.loop.precision):
             back_BCHW = self.network.decode(latent_BCHW).float()
-        edges = sum(F.l1_loss(back_BCHW.diff(dim=d), image_BCHW.diff(dim=d)) for d in (-1, -2))
-        psnr = 10 * torch.log10(4 / F.mse_loss(back_BCHW, image_BCHW))
-        return {"loss": F.l1_loss(back_BCHW, image_BCHW) + self._recipe.gradient * edges, "psnr_db": psnr}
+        loss, psnr_db = reconstruction(back_BCHW, image_BCHW, self._recipe.gradient)
+        return {"loss": loss, "psnr_db": psnr_db}
 
 
 class LatentBatches:
@@ -217,7 +214,7 @@ class LatentBatches:
 
     def __init__(self, latent_MCHW: np.ndarray, embed_ND: np.ndarray, recipe: DenoiserRecipe) -> None:
         self._latent_MCHW, self._embed_ND, self._recipe = latent_MCHW, torch.from_numpy(embed_ND), recipe
-        self.steps_per_epoch = _whole_batches(len(embed_ND), recipe.loop.batch)
+        self.steps_per_epoch = whole_batches(len(embed_ND), recipe.loop.batch)
 
     def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
         """Return clean latents, noise, times (B,), identities (B, D) and `empty_B` (bool; the first row always)."""
@@ -259,9 +256,3 @@ def draw_times(count: int, focus: float, rng: np.random.Generator) -> np.ndarray
     """Return training times in 0..999, (count,) int64; see `DenoiserRecipe.focus`."""
     uniform, middle = rng.integers(0, STEPS, count), STEPS / (1 + np.exp(0.3 - rng.normal(size=count)))
     return np.where(rng.random(count) < focus, middle.astype(np.int64).clip(0, STEPS - 1), uniform)
-
-
-def _whole_batches(count: int, batch: int) -> int:
-    if count < batch:
-        raise UserError(f"the data has {count} faces, less than one batch of {batch}; pass more faces or a smaller 'batch'")
-    return count // batch

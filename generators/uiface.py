@@ -229,7 +229,7 @@ def _both_passes(network: FamilyUNet, latent_BCHW: Tensor, point: Point, context
 
 
 def attention_map(cross_logits: Sequence[Tensor], size: tuple[int, int]) -> Tensor:
-    """Where the network looks for identity: the map whose movement decides the stage (generators.md §2.2, UIFace eq. 5-6).
+    """Where the network looks for identity: the map whose movement decides the stage (generators.md §2.2, as in the authors' code).
 
     Each block's logits are softmaxed over positions, averaged over tokens and heads, scaled to maximum 1, resized and clamped;
     the mean over blocks is min-max normalised.

@@ -1,4 +1,4 @@
-"""A look into a sampling while it runs: what the sampler handed to its solver at each point, and the attention weights of each block.
+"""A look into a sampling while it runs: what the sampler handed to its solver at each point, and the attention logits of each block.
 
 The documented way to see inside: `UIFace.generate(..., watch=Recorder())`. What is shown is computed beside the sampling or copied from it, so
 that no pixel depends on whether somebody looks (tests/generators/test_watching.py). Axes: B images, R rows of a pass (the B reference rows first),
@@ -42,8 +42,11 @@ class Visit:
 class Watch(Protocol):
     """Who may look."""
 
-    def attention(self, kind: AttentionKind, weight_RNLT: Tensor) -> None:
-        """Called in each block of a pass, in their order: self-attention, then cross-attention; float32 rows that sum to 1."""
+    def attention(self, kind: AttentionKind, logits_RNLT: Tensor) -> None:
+        """Called in each block of a pass, in their order: self-attention, then cross-attention; float32 logits as used, injection and blending done.
+
+        Their softmax over T are the attention weights; `uiface.attention_map` makes UIFace's own map of cross-attention logits.
+        """
         ...
 
     def visit(self, visit: Visit) -> None:
@@ -56,23 +59,23 @@ class Recorder:
     """Keeps what it sees.
 
     Attributes:
-        keep_attention: False leaves the weights out.
+        keep_attention: False leaves the logits out.
         visits: one a point, noisiest first.
-        weights: for each visit, (kind, (R, N, L, T) on the CPU) of its blocks in order.
+        logits: for each visit, (kind, (R, N, L, T) on the CPU) of its blocks in order.
     """
 
     keep_attention: bool = True
     visits: list[Visit] = field(default_factory=list)
-    weights: list[list[tuple[AttentionKind, Tensor]]] = field(default_factory=list)
+    logits: list[list[tuple[AttentionKind, Tensor]]] = field(default_factory=list)
     _pass: list[tuple[AttentionKind, Tensor]] = field(default_factory=list)
 
-    def attention(self, kind: AttentionKind, weight_RNLT: Tensor) -> None:
+    def attention(self, kind: AttentionKind, logits_RNLT: Tensor) -> None:
         """See `Watch`."""
         if self.keep_attention:
-            self._pass.append((kind, weight_RNLT.cpu()))
+            self._pass.append((kind, logits_RNLT.cpu()))
 
     def visit(self, visit: Visit) -> None:
         """See `Watch`."""
         self.visits.append(visit)
-        self.weights.append(self._pass)
+        self.logits.append(self._pass)
         self._pass = []

@@ -18,7 +18,7 @@ REFUSED_USES = "surveillance, re-identification, any attempt to link a face to a
 
 TEXT_FACTS = (
     "summary", "license", "license_name", "license_link", "license_chain", "training_data", "embedder", "leakage", "demographics", "contact", "citation",
-    "command", "picture", "language",
+    "command", "picture", "language", "consent",
 )  # fmt: skip
 """Facts that have their place in the card; every other one is a row of its table of figures."""
 
@@ -128,7 +128,7 @@ def card_text(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     Args:
         manifest: title, generator, rows, identities, origins and shards, as in manifest.json.
         facts: text for `TEXT_FACTS` (`picture`: path in the repository; `demographics`: text, or a mapping, see `demographics_text`); every other
-            entry is a row of the table of figures.
+            entry is a row of the table of figures. `consent`: whose biometric data these are, where the usual sentence on made faces is not true.
     """
     kind, rows = kind_of(manifest["origins"]), manifest["rows"]
     text = _TEXT.format(
@@ -142,7 +142,7 @@ def card_text(manifest: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
         citation=f"## Citation\n\n{facts['citation']}\n" if facts.get("citation") else "",
         license_chain=facts.get("license_chain", "Not stated. A set derived from research-only data or weights inherits their limits."),
         figures=_figure_table({name: value for name, value in facts.items() if name not in TEXT_FACTS}),
-        **{name: value.format(generator=manifest["generator"]) if name == "made_of" else value for name, value in kind.items()},
+        **{name: value.format(generator=manifest["generator"]) if name == "made_of" else facts.get("consent", value) if name == "consent" else value for name, value in kind.items()},
     )  # fmt: skip
     return f"---\n{yaml.safe_dump(_front_matter(manifest, facts), sort_keys=False, allow_unicode=True)}---\n\n{text.rstrip()}\n"
 

@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import UserError
 from ..identity.pairs import BINS, PairHistogram, edges
 from ..quality.pair_figures import error_rates
+from .contact_sheet import PAPER
 
 BLUE, AMBER, INK = "#2563eb", "#d97706", "#808894"
 _COARSE = 64
@@ -71,8 +73,20 @@ def chart_axes() -> tuple[Any, Any]:
 
 
 def chart_svg(figure: Any, axes: Any) -> str:
+    text = chart_bytes(figure, axes, ".svg").decode()
+    return text[text.index("<svg") :]
+
+
+def chart_bytes(figure: Any, axes: Any, ending: str) -> bytes:
+    """Return a finished chart as a file: ".svg" with a clear background, ".png" on the light paper of the picture sheets.
+
+    Raises:
+        UserError: another ending.
+    """
     from matplotlib import rc_context
 
+    if ending not in (".svg", ".png"):
+        raise UserError(f"a chart ending in '{ending}': expected .svg or .png")
     axes.set_facecolor("none")
     axes.tick_params(colors=INK, which="both")
     axes.xaxis.label.set_color(INK)
@@ -82,8 +96,10 @@ def chart_svg(figure: Any, axes: Any) -> str:
         spine.set_visible(name in ("left", "bottom"))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
-    buffer = io.StringIO()
+    buffer = io.BytesIO()
+    if ending == ".png":
+        figure.savefig(buffer, format="png", dpi=150, facecolor=(PAPER / 255,) * 3)
+        return buffer.getvalue()
     with rc_context({"svg.hashsalt": "facefoundry", "svg.fonttype": "none"}):
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return buffer.getvalue()

@@ -28,6 +28,7 @@ from .cli_tokenizer import tokenizer_app
 from .cli_train import train_app
 from .cli_weights import export_onnx, import_weights
 from .options import Json
+from .plugins import enter_verbs
 from ..core.errors import UserError
 
 app = typer.Typer(name="facefoundry", help="Mint identity-grouped synthetic face datasets, filter them, train on them, score the result.", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -60,7 +61,7 @@ class DemoGenerator(str, Enum):
 def main() -> None:
     """Run the command line; a user's mistake ends with exit code 2, its message and no trace."""
     try:
-        app()
+        enter_verbs(typer.main.get_command(app), sys.argv[1:])()
     except UserError as error:
         show.mistake(str(error))
         sys.exit(2)

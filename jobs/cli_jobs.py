@@ -176,6 +176,7 @@ def doctor(json: Json = False) -> None:
         for part in ("machine", "backends", "packages", "weights_mb"):
             show.table(found[part].items(), title=part.replace("_mb", " (MB)"))
         show.table([(name, "installed" if entry["installed"] else f"not installed; {entry['for']}") for name, entry in found["optional"].items()], title="optional")
+        show.table(found["plugins"].items(), title="from other packages" if found["plugins"] else None)
         for text in found["advice"]:
             show.line(f"- {text}")
         for text in found["problems"]:

@@ -43,8 +43,29 @@ def train_generator_verb(
         raise UserError(f"the embedder '{embedder}' gives {eyes.dim} numbers a face, but {recipe} has denoiser.network.identity_dim {wanted}; set it to {eyes.dim} or choose another --embedder")
     faces = load_faces(data)
     embed_ND = embed_faces(eyes, faces.image_NHWC)
-    paths = train_generator(checked, faces.image_NHWC, embed_ND, out) if train is None else {"denoiser": train(checked, faces.image_NHWC, embed_ND, out)}
+    paths = train_generator(checked, faces.image_NHWC, embed_ND, out, eyes=_eyes(checked.autoencoder.sharpen)) if train is None else {"denoiser": train(checked, faces.image_NHWC, embed_ND, out)}
     show.written(paths, "Trained", json)
+
+
+@train_app.command("decoder")
+def train_decoder_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = [], json: Json = False) -> None:  # noqa: B006
+    """Sharpen the decoder of an autoencoder that stands; its latents, and the denoisers trained on them, stay as they are."""
+    from ..core.files import weights_path
+    from ..generators.sharpen import DecoderRecipe, sharpen_decoder
+    from ..generators.train import load_autoencoder
+    from ..identity.sources import load_faces
+
+    checked = DecoderRecipe.load(recipe, settings)
+    network = load_autoencoder(weights_path(checked.autoencoder))
+    path = sharpen_decoder(checked.sharpen, network, load_faces(data).image_NHWC, out, eyes=_eyes(checked.sharpen))
+    show.written({"autoencoder": path}, "Trained", json)
+
+
+def _eyes(sharpen: Any) -> Any:
+    """Return what the perceptual term of a decoder's training looks with, or None where there is no such term."""
+    from ..recognition.feature_maps import MobileFaceNetMaps
+
+    return MobileFaceNetMaps() if sharpen is not None and sharpen.perceptual else None
 
 
 def _recipe_of_generator(recipe: Path, settings: list[str], styles: Path | None) -> tuple[Any, Any]:

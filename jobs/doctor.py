@@ -14,6 +14,8 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
+from .plugins import offered
+
 OPTIONAL = {
     "onnx": ("onnx", "the export of an SDFR submission"),
     "onnxruntime": ("onnxruntime", "running an SDFR submission"),
@@ -43,7 +45,7 @@ def examine(folder: Path = Path()) -> dict[str, Any]:
         folder: whose disk is measured.
 
     Returns:
-        `ok`: whether everything needed is there; `problems`, `advice` (texts); `machine`, `packages`, `backends`, `weights`, `optional`.
+        `ok`: whether everything needed is there; `problems`, `advice` (texts); `machine`, `packages`, `backends`, `weights`, `optional`, `plugins` (what other packages offer).
     """
     packages, missing = _packages()
     broken = {name: problem for name in _TOUCHED if (problem := _import_problem(name))}
@@ -55,7 +57,7 @@ def examine(folder: Path = Path()) -> dict[str, Any]:
     machine, backends = _machine(folder), {} if "torch" in broken else _backends()
     return {
         "ok": not problems, "problems": problems, "advice": _advice(machine, backends, optional), "machine": machine,
-        "backends": backends, "packages": packages, "weights_mb": weights, "optional": optional,
+        "backends": backends, "packages": packages, "weights_mb": weights, "optional": optional, "plugins": offered(),
     }  # fmt: skip
 
 

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 
 from ..core.errors import UserError
-from ..core.files import write_bytes
-from ..core.images import encode_png, to_uint8
+from ..core.images import to_uint8
 from ..core.progress import track
 from ..core.seeds import derive_seed
+from .captioned import write_picture
 from .contact_sheet import SIDE_PX, sheet
 from .identities import make_identities
 from .plan import resolve_device
@@ -29,7 +29,7 @@ def gallery_of_styles(spec: JobSpec, out: Path, *, identities: int, styles: int,
     """Write the grid of a job's first people in several styles and return what is on it.
 
     Args:
-        out: the PNG. Everybody in the same styles: a row of the renders, below it a row a person. With `own`: each person in styles of their own habits,
+        out: the picture, .jpg or .png. Everybody in the same styles: a row of the renders, below it a row a person. With `own`: each person in styles of their own habits,
             left of each face its render.
 
     Raises:
@@ -46,7 +46,7 @@ def gallery_of_styles(spec: JobSpec, out: Path, *, identities: int, styles: int,
     faces = [to_uint8(generator.show(anchor_ID[[row] * styles], seeds[row], asked[row]).image_BCHW) for row in track(range(identities), "faces")]
     seconds = time.monotonic() - begin_s
     renders = [rendered(generator, drawn.code_BP) for drawn in (asked if own else asked[:1])]
-    write_bytes(out, encode_png(_beside(renders, faces) if own else _above(renders[0], faces)))
+    write_picture(out, _beside(renders, faces) if own else _above(renders[0], faces))
     pose = [[list(style.pose_deg) for style in drawn.styles] for drawn in asked] if asked[0].styles[0].pose_deg else None
     return {"identities": identities, "styles": styles, "images_per_s": round(identities * styles / seconds, 2), "pose_deg": pose, "sheet": str(out)}
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..core.images import to_float
+from ..core.perceptual import FeatureNetwork
 from ..core.progress import track
 from ..core.stats import Interval
 from ..core.types import AttributePredictor, Embedder
@@ -19,7 +20,7 @@ from ..quality.coverage import FITTED_RANGES, Coverage, coverages
 from ..quality.diversity import class_recall, identity_dispersion, manifold_figures
 from ..quality.frechet import fid, kid
 from ..quality.intervals import mean_interval
-from ..quality.perceptual import FeatureNetwork, mean_pair_distance, pooled
+from ..quality.perceptual import mean_pair_distance, pooled
 from ..quality.scan import Scan, drawn_rows, fetch, scan
 
 NEIGHBOURS = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from importlib import import_module, resources
+from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,7 @@ from typing_extensions import Self
 
 from ..core.config import Config
 from ..core.errors import UserError
-from ..core.registry import Registry
+from ..core.registry import Registry, import_named
 from ..identity.repulsion import Repulsion
 from .executors import Executor, LocalExecutor
 from .extends import read_job
@@ -170,13 +170,9 @@ class JobSpec(Config):
 
 
 def _import(engine: Any, *, source: str, lines: dict[tuple, int]) -> None:
-    """Import the modules a job file names, so that what they register is known before the file is checked."""
-    names = engine.get("imports") if isinstance(engine, dict) else None
-    for name in names if isinstance(names, (list, tuple)) else ():
-        try:
-            import_module(str(name))
-        except ImportError as error:
-            raise UserError(f"{_place(source, lines, ('engine', 'imports'))}: cannot import '{name}' ({error}); install it here and on every worker, or add its folder to PYTHONPATH") from error
+    """Import the modules a job file names before the file is checked."""
+    if isinstance(engine, dict):
+        import_named(engine.get("imports"), _place(source, lines, ("engine", "imports")))
 
 
 def _generators() -> Registry:

@@ -1,30 +1,12 @@
-"""Perceptual distance from the feature maps of a stated network: the form of LPIPS without its learned weights (Zhang et al., CVPR 2018, eq. 1, w = 1).
-
-Not LPIPS: another network and no calibration on human judgements. Its numbers compare with those of the same network only. Axes: B images, L layers.
-"""
+"""Perceptual distances within a set, from the feature maps of a stated network (`core.perceptual`, which has the measure). Axes: B images, L layers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
-
-
-class FeatureNetwork(Protocol):
-    """Gives the feature maps of images.
-
-    Attributes:
-        name: stands beside every number made with it.
-    """
-
-    name: str
-
-    def maps(self, image_BCHW: Tensor) -> list[Tensor]:
-        """float32 RGB in [-1, 1], (B, 3, 112, 112) → maps (B, C, H, W) from fine to coarse; the last one's mean over positions is the pooled feature."""
-        ...
 
 
 def perceptual_distances(map_L: Sequence[Tensor]) -> np.ndarray:
@@ -40,15 +22,6 @@ def perceptual_distances(map_L: Sequence[Tensor]) -> np.ndarray:
         own_B = gram_BB.diagonal()
         total = total + (own_B[:, None] + own_B[None, :] - 2.0 * gram_BB).clamp_min(0.0)
     return (total / len(map_L)).cpu().numpy()  # type: ignore[union-attr]
-
-
-def paired_distances(map_L: Sequence[Tensor], other_L: Sequence[Tensor]) -> Tensor:
-    """Distance of each image of a batch to its partner in another, (B,): the same measure, with gradients."""
-    total = torch.zeros(())
-    for one_BCHW, other_BCHW in zip(map_L, other_L, strict=True):
-        gap_BCHW = torch.nn.functional.normalize(one_BCHW, dim=1) - torch.nn.functional.normalize(other_BCHW, dim=1)
-        total = total + gap_BCHW.square().sum(1).mean((1, 2))
-    return total / len(map_L)
 
 
 def mean_pair_distance(map_L: Sequence[Tensor]) -> float:

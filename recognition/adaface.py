@@ -1,4 +1,4 @@
-"""AdaFace: the margin follows the image's quality, read from the length of its raw embedding (Kim et al., CVPR 2022, eq. 12-15, released code).
+"""AdaFace: the margin follows the image's quality, read from the length of its raw embedding (Kim et al., CVPR 2022, read from the released code).
 
 A short embedding (poor image, z = -1) gets ArcFace's margin 0.4 rad, a mean one CosFace's 0.4, a long one (z = 1) a margin that is
 easy near the centre. The running mean and deviation of the lengths are the head's state. Differences from the released code: only the target's

@@ -1,4 +1,4 @@
-"""CurricularFace: hard negatives count little at first and more as training goes on (Huang et al., CVPR 2020, eq. 5-7).
+"""CurricularFace: hard negatives count little at first and more as training goes on (Huang et al., CVPR 2020).
 
 Follows the authors' first repository: running mean with weight 0.01 for the new batch, updated before it is used; hard means
 above cos(θ + m), not above its monotone replacement. Fixed: the gradient at cos = ±1 is finite; t rests in evaluation mode.

@@ -72,15 +72,6 @@ class Decoder(nn.Module):
         return self.last(x)
 
 
-class ImageCritic(nn.Sequential):
-    """D_img: faces (B, 3, 112, 112) → a score for each patch, (B, 1, 14, 14)."""
-
-    def __init__(self, config: FanNetworkConfig) -> None:
-        first = config.critic
-        steps = zip((3, first, 2 * first), (first, 2 * first, 4 * first))
-        super().__init__(*(layer for c_in, c_out in steps for layer in (nn.Conv2d(c_in, c_out, 4, 2, 1), nn.LeakyReLU(0.2))), nn.Conv2d(4 * first, 1, 3, 1, 1))
-
-
 class FeatureCritic(nn.Sequential):
     """D_feat: unit embeddings (B, D) → score (B, 1): from high or from low resolution?"""
 

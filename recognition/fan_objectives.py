@@ -1,7 +1,7 @@
 """What FAN's two stages minimise: disentangling on high-resolution faces, adapting to low-resolution ones.
 
 Source: FAN (arXiv 1911.11680), a reconstruction (recognition.md §5.2), not verified against the authors' implementation. Every adversarial pair stands in one loss, see
-`adversarial`. Axes: B images of a step, P of them paired, D identity, N context, I identities.
+`core.adversarial`. Axes: B images of a step, P of them paired, D identity, N context, I identities.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from ..core.adversarial import PatchCritic, critic_loss, frozen, game, player_loss, uniform_loss
 from ..core.training import LoopConfig
-from .adversarial import critic_loss, frozen, player_loss, uniform_loss
 from .fan import Fan
-from .fan_networks import FeatureCritic, ImageCritic
+from .fan_networks import FeatureCritic
 from .heads import ClassCentres, HeadConfig, margin_loss
 from .scale_augment import ScaleConfig
 
@@ -72,7 +72,7 @@ class _Pictures(nn.Module):
     def __init__(self, fan: Fan, fixed: nn.Module, weights: PictureWeights) -> None:
         super().__init__()
         self.network, self.fixed, self._weights = fan, fixed.requires_grad_(False).eval(), weights
-        self.image_critic = ImageCritic(fan.config.networks) if weights.gan else None
+        self.image_critic = PatchCritic(fan.config.networks.critic) if weights.gan else None
 
     def train(self, mode: bool = True) -> nn.Module:
         """Keep the fixed encoder in evaluation mode."""
@@ -91,8 +91,7 @@ class _Pictures(nn.Module):
             parts["identity"] = (1 - F.cosine_similarity(self.fixed(picture_BCHW), identity_BD.detach())).mean()
             loss = loss + weights.identity * parts["identity"]
         if self.image_critic is not None:
-            parts["gan"] = player_loss(frozen(self.image_critic, picture_BCHW))
-            parts["critic"] = critic_loss(self.image_critic(real_BCHW), self.image_critic(picture_BCHW.detach()))
+            parts["gan"], parts["critic"] = game(self.image_critic, real_BCHW, picture_BCHW)
             loss = loss + weights.gan * parts["gan"] + parts["critic"]
         return loss, parts
 

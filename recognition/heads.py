@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import ConfigDict, Field, model_validator
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -56,7 +56,7 @@ class MarginHead(nn.Module):
 
 
 class HeadConfig(Config):
-    """Which head; None leaves a setting at the head's published value.
+    """Which head; None leaves a setting at the head's published value. A head from outside has settings of its own, flat beside these.
 
     Attributes:
         name: key in `HEADS`: "softmax", "cosface", "arcface", "arcface-straight-through", "adaface", "curricularface", "cifp".
@@ -70,6 +70,8 @@ class HeadConfig(Config):
         weighted: CIFP, mode "paper": sum squared similarities of false positives in place of counting them.
     """
 
+    model_config = ConfigDict(extra="allow")  # checked below against the head's own settings
+
     name: str = "arcface"
     scale: float | None = Field(None, gt=0)
     margin: float | None = Field(None, ge=0, lt=math.pi / 2)
@@ -80,15 +82,24 @@ class HeadConfig(Config):
     alpha: float | None = Field(None, ge=0)
     weighted: bool | None = None
 
+    @model_validator(mode="after")
+    def _keys_of_other_heads_are_theirs(self) -> Self:
+        try:
+            self._checked(self.model_extra or {})
+        except UserError as error:
+            raise ValueError(str(error)) from error  # told with its line of the file
+        return self
+
     def build(self) -> MarginHead:
         """Return the head; a setting it does not have is an error, never ignored."""
-        cls = HEADS[self.name]
-        given = {key: value for key, value in self.model_dump(exclude={"name"}).items() if value is not None}
-        known = inspect.signature(cls).parameters
+        return HEADS[self.name](**self._checked({key: value for key, value in self.model_dump(exclude={"name"}).items() if value is not None}))
+
+    def _checked(self, given: dict[str, Any]) -> dict[str, Any]:
+        known = inspect.signature(HEADS[self.name]).parameters if given else {}  # the registry is not asked while it imports what holds a default head
         for key in given:
             if key not in known:
                 raise UserError(f"the head '{self.name}' has no setting '{key}'; {near_names(key, known)}")
-        return cls(**given)
+        return given
 
 
 class ClassCentres(nn.Module):

@@ -19,6 +19,7 @@ from typing_extensions import Self
 
 from ..core.device import autocast
 from ..core.errors import UserError
+from ..core.registry import import_named
 from ..core.seeds import derive_seed
 from ..core.training import LoopConfig, data_digest, fresh, join_processes, run_loop
 from ..identity.sources import Faces
@@ -50,6 +51,7 @@ class RecogniserRecipe(LoopConfig):
         partial_fc: class centres spread over processes, and sampled in every step; None = every process holds all centres.
         init: recogniser to begin from (own, or from `import-weights`); the class centres then begin as mean embeddings. None = fresh weights.
         augment: AdaFace's strong three at probability 0.2, and a mirror.
+        imports: modules of yours to import first: they register heads, backbones, embedders. They decide nothing by themselves and are not kept.
     """
 
     batch: int = Field(64, ge=2)
@@ -63,6 +65,14 @@ class RecogniserRecipe(LoopConfig):
     partial_fc: PartialFcConfig | None = None
     init: Path | None = None
     augment: AugmentConfig = AugmentConfig(flip=0.5, crop=0.2, lowres=0.2, photometric=0.2)
+    imports: tuple[str, ...] = Field((), exclude=True)
+
+    @classmethod
+    def parse(cls, values: Any, *, source: str = "settings", lines: dict[tuple, int] | None = None) -> Self:
+        """Check the mapping of a recipe, the modules it names imported first."""
+        if isinstance(values, dict):
+            import_named(values.get("imports"), f"{source}, line {lines[('imports',)]}" if lines and ("imports",) in lines else source)
+        return super().parse(values, source=source, lines=lines)
 
     @property
     def head_rows(self) -> int:

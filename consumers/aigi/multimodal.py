@@ -23,6 +23,7 @@ from ...core.weights import load_into, load_weights, read_safetensors, save_weig
 from .artifact import ArtifactBranch, ArtifactConfig
 from .metrics import answer_score
 from .mrope import image_positions
+from .picture_processor import PictureProcessor
 from .tranx import TranX, TranXConfig, entropy_share
 
 KIND = "aigi-multimodal"
@@ -103,7 +104,7 @@ class MultimodalDetector:
     """A frozen multimodal model with TranX; `load_multimodal` makes it.
 
     Args:
-        model, processor: of transformers, e.g. Qwen2VLForConditionalGeneration and its processor.
+        model, processor: of transformers, e.g. LlavaForConditionalGeneration and its processor; of Qwen's families a `PictureProcessor`.
     """
 
     def __init__(self, model: Any, processor: Any, config: MultimodalConfig) -> None:
@@ -217,8 +218,9 @@ def load_multimodal(folder: Path, config: MultimodalConfig, *, adapter: Path | N
         raise UserError(f"{folder} holds no config.json; expected the folder of a multimodal model (config, safetensors, processor files)")
     try:
         model = AutoModelForImageTextToText.from_pretrained(folder, dtype=dtype, attn_implementation=attention, local_files_only=True, use_safetensors=True)
-        processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, ImportError) as error:  # transformers' processor of Qwen2-VL asks for torchvision, for videos
+        # One image backend everywhere, so that a picture is the same numbers with torchvision and without.
+        processor = PictureProcessor.load(folder) if model.config.model_type.startswith("qwen") else AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{folder} cannot be read as a multimodal model of transformers: {error}") from error
     detector = MultimodalDetector(model.to(device or "cpu"), processor, config)
     if adapter is not None:

@@ -44,6 +44,7 @@ class DctdpSettings(MethodSettings):
 
     @property
     def mean_budget(self) -> float:
+        """ε_mean, the mean budget of a position: `epsilon`, else 0.5, or 4 with `release_compatible`."""
         return self.epsilon or (4.0 if self.release_compatible else 0.5)
 
 
@@ -83,6 +84,7 @@ class DctdpClient(ClientPart):
 
     @property
     def fields(self) -> tuple[WireField, ...]:
+        """"coefficients": (189, side, side) noisy numbers within ±CUT."""
         return (self.number_field("coefficients", 3 * len(AC), self.settings.side, self.settings.side, lo=-CUT, hi=CUT),)
 
     def clean(self, image_BCHW: Tensor) -> Tensor:

@@ -97,6 +97,7 @@ class DuetFaceClient(ClientPart):
 
     @property
     def fields(self) -> tuple[WireField, ...]:
+        """"coefficients": (162, side, side); "map_0" … "map_3": masks (1, h, w) in [0, 1], as released whole maps; "region": (1, side, side) of 0 and 1."""
         side, released = self.settings.side, self.settings.release_compatible
         sent = [self.number_field("coefficients", 3 * len(SERVER_CHANNELS), side, side, lo=-LARGEST, hi=LARGEST)]
         for g, (c, h, w) in enumerate(self.tap_shapes):

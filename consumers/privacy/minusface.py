@@ -78,6 +78,7 @@ class MinusFaceClient(ClientPart):
 
     @property
     def fields(self) -> tuple[WireField, ...]:
+        """"image": (3 · copies, side, side) in [0, 1]."""
         side = self.settings.side
         return (self.number_field("image", 3 * self.settings.copies, side, side, lo=0.0, hi=1.0),)
 
@@ -101,7 +102,7 @@ class MinusFaceServer(MapRecogniser):
 
 
 def shuffle(residual_BCHW: Tensor, order_BC: Tensor) -> Tensor:
-    """Permute each face's 192 channels, across planes."""
+    """Permute each face's 192 channels, across planes: (B, 192, H, W) by (B, 192) int64 → the same shape."""
     return residual_BCHW[torch.arange(len(order_BC))[:, None], order_BC]
 
 

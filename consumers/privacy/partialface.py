@@ -81,6 +81,7 @@ class PartialFaceClient(ClientPart):
 
     @property
     def fields(self) -> tuple[WireField, ...]:
+        """"coefficients": (3 S, side, side), plane after plane, in the order of the rank, which is not sent."""
         side = self.settings.side
         return (self.number_field("coefficients", 3 * self.subset_MS.shape[1], side, side, lo=-LARGEST, hi=LARGEST),)
 
@@ -135,6 +136,7 @@ class ReleasedObjective(RecogniserObjective):
     """The public code's sampling: an identity sees three of the six subsets, the triple numbered (label mod 20) in lexicographic order."""
 
     def embed(self, image_BCHW: Tensor, label_B: Tensor) -> Tensor:
+        """Raw embeddings, (B, D), of faces sent under one of the three subsets of their identity."""
         triple_T3 = torch.tensor(list(combinations(range(RELEASED["subsets"]), 3)))
         draws = TorchDraws()
         pick_B = draws.below(len(label_B), 3)

@@ -122,6 +122,7 @@ class SlerpClient(ClientPart):
 
     @property
     def fields(self) -> tuple[WireField, ...]:
+        """"template": (G, C) in [-1, 1]; "kept": (G, C) of 0 and 1."""
         shape = (self.groups, self.width)
         return (self.number_field("template", *shape, lo=-1.0, hi=1.0), WireField(name="kept", shape=shape, dtype="|u1", lo=0, hi=1))
 

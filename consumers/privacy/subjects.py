@@ -81,6 +81,7 @@ class PlainSubject(Subject):
         self.bytes_per_face = 4 * embedder.dim
 
     def probe(self, image_NHWC: np.ndarray) -> np.ndarray:
+        """Unit embeddings of uint8 faces, (N, D)."""
         return embed_faces(self._embedder, image_NHWC)
 
     def enrol(self, probe: np.ndarray) -> np.ndarray:
@@ -105,6 +106,7 @@ class ImageSubject(Subject):
         self.bytes_per_face, self.side, self.codes = method.bytes_per_face, method.settings.side, method.channel_codes()
 
     def probe(self, image_NHWC: np.ndarray) -> np.ndarray:
+        """The server's unit embeddings of protected uint8 faces, (N, D)."""
         parts = [self._method.recognise(self._method.protect(to_float(part))) for part in _parts(image_NHWC)]
         return torch.cat(parts).numpy()
 
@@ -142,6 +144,7 @@ class TemplateSubject(Subject):
         self.bytes_per_face = 66 + 4 * kept + -(-groups * width // 8)
 
     def probe(self, image_NHWC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Groups, (N, G, C), and weights, (N, G), of uint8 faces."""
         return group_faces(self.scheme.features, image_NHWC)
 
     def enrol(self, probe: tuple[np.ndarray, np.ndarray], keys: list[Key] | None = None) -> Rows:

@@ -17,9 +17,10 @@ from torch import Tensor
 from ...core.check import check
 from ...core.errors import UserError
 from ...core.images import to_float, to_uint8
+from ...core.perceptual import paired_distances
 from ...core.progress import track
 from ...quality.frechet import fid
-from ...quality.perceptual import paired_distances, pooled
+from ...quality.perceptual import pooled
 from ...recognition.embedder import MobileFaceNetSmall
 from ...recognition.feature_maps import MobileFaceNetMaps
 from ..privacy.image_metrics import psnr, ssim
@@ -34,7 +35,7 @@ class Reconstruction:
 
     Attributes:
         psnr_db, ssim: of 8-bit pictures.
-        perceptual: `quality.perceptual.paired_distances`, 0 to 4.
+        perceptual: `core.perceptual.paired_distances`, 0 to 4.
         identity: cosine of the embeddings of face and reconstruction.
         image_NHWC: the reconstructions, uint8.
         real_NF, found_NF: pooled features of faces and reconstructions.

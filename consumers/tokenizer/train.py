@@ -16,14 +16,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from ...core.adversarial import PatchCritic, adaptive_weight, game
 from ...core.config import Config
 from ...core.device import autocast
+from ...core.perceptual import perceptual_loss
 from ...core.seeds import derive_seed, numpy_rng
 from ...core.training import LoopConfig, data_digest, fresh, run_loop
 from ...generators.train import FaceBatches
-from ...quality.perceptual import paired_distances
-from ...recognition.adversarial import critic_loss, frozen, player_loss
-from ...recognition.fan_networks import FanNetworkConfig, ImageCritic
 from ...recognition.feature_maps import MobileFaceNetMaps
 from .autoregressive_train import TokenModelRecipe
 from .glotok import BOOKS, GloTok, GloTokConfig, save_glotok
@@ -90,7 +89,7 @@ class TokenizerObjective(nn.Module):
     def __init__(self, network: GloTok, recipe: TokenizerRecipe, target_log_N: Tensor, steps: int) -> None:
         super().__init__()
         self.network, self._recipe = network, recipe
-        self.critic = ImageCritic(FanNetworkConfig(critic=recipe.critic)) if recipe.weights.gan else None
+        self.critic = PatchCritic(recipe.critic) if recipe.weights.gan else None
         self.register_buffer("target_log_N", target_log_N, persistent=False)
         every, sizes = recipe.restart_every, (recipe.tokenizer.semantic, recipe.tokenizer.visual)
         self.restarts = nn.ModuleList(RowRestart(rows, every=every, until=2 * steps // 3, seed=derive_seed(recipe.loop.seed, name)) for name, rows in zip(BOOKS, sizes) if every)
@@ -112,7 +111,7 @@ class TokenizerObjective(nn.Module):
         self._last = (code_BDHW.detach(), found.token_B2HW)
         parts = {"rec": (back_BCHW - image_BCHW).square().mean(), "quantise": found.commitment}
         if self._eyes:
-            parts["perceptual"] = self._perceptual(back_BCHW, image_BCHW)
+            parts["perceptual"] = perceptual_loss(self._eyes[0], back_BCHW, image_BCHW, weights.perceptual_share)
         if self.network.refine:
             parts["residual"] = found.residual
         if weights.histogram:
@@ -132,31 +131,13 @@ class TokenizerObjective(nn.Module):
         for number, (restart, part_BDHW) in enumerate(zip(self.restarts, code_BDHW.chunk(2, 1))):
             restart(self.network.books[number].embedding, part_BDHW.movedim(1, -1).flatten(0, 2), token_B2HW[:, number].flatten())
 
-    def _perceptual(self, back_BCHW: Tensor, image_BCHW: Tensor) -> Tensor:
-        """Mean perceptual distance of the first faces; which ones come first changes with every epoch's order."""
-        count = max(1, round(self._recipe.weights.perceptual_share * len(image_BCHW)))
-        wanted = [part.clone() for part in self._eyes[0].maps(image_BCHW[:count])]  # clones leave inference mode
-        return paired_distances(self._eyes[0].live_maps(back_BCHW[:count]), wanted).mean()
-
     def _game(self, rec: Tensor, back_BCHW: Tensor, image_BCHW: Tensor, play: bool) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the critic's part of the loss and its figures."""
         if not play:  # several processes must still see every weight in the graph
             return 0.0 * sum(weight.sum() for weight in self.critic.parameters()), {}
-        gan = player_loss(frozen(self.critic, back_BCHW))
-        critic = critic_loss(self.critic(image_BCHW), self.critic(back_BCHW.detach()))
+        gan, critic = game(self.critic, image_BCHW, back_BCHW)
         weight = adaptive_weight(rec, gan, self.network.decoder.conv_out.weight)
         return self._recipe.weights.gan * weight * gan + critic, {"gan": gan, "critic": critic, "gan_weight": weight}
-
-
-def adaptive_weight(rec: Tensor, gan: Tensor, last: Tensor, *, most: float = 1e4) -> Tensor:
-    """Return |∇ rec| / (|∇ gan| + 1e-6) at the decoder's last layer, clamped, without gradient (VQGAN, eq. 7).
-
-    Of the squared error alone, not of the perceptual term too as VQGAN has it [C]: that would run the perceptual network backwards twice.
-    """
-    if not rec.requires_grad:
-        return rec.new_ones(())
-    norms = [torch.autograd.grad(term, last, retain_graph=True)[0].norm() for term in (rec, gan)]
-    return (norms[0] / (norms[1] + 1e-6)).clamp(0.0, most).detach()
 
 
 class TokenizerBatches:

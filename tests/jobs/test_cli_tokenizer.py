@@ -1,6 +1,8 @@
 """The verbs of the tokenizer: train, faces → tokens → faces, columns of a dataset, mistakes."""
 
 import json
+import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,14 +12,17 @@ import pytest
 import torch
 from PIL import Image
 
+from facefoundry.consumers.tokenizer.autoregressive import sample_faces
 from facefoundry.consumers.tokenizer.glotok import GloTokConfig, load_glotok, save_glotok
 from facefoundry.core.errors import UserError
-from facefoundry.core.images import to_float, to_uint8
+from facefoundry.core.files import sha256_file
+from facefoundry.core.images import decode, to_float, to_uint8
 from facefoundry.core.weights import load_weights
 from facefoundry.identity.dataset import FaceDataset, verify_dataset
 from facefoundry.identity.ingest import ingest
 from facefoundry.jobs.cli import main
 from facefoundry.jobs.tokenizer import decode_tokens, encode_faces, read_tokens
+from facefoundry.jobs.tokenizer_sample import Drawing, load_run, sample_dataset
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "glotok-small.yaml"
 SMALL = ("tokenizer.fold=8", "tokenizer.widths=[16, 16]", "tokenizer.groups=4", "tokenizer.semantic=12", "tokenizer.visual=20", "weights.histogram_rows=8", "loop.batch=2", "loop.steps=2", "model.loop.batch=2", "model.loop.steps=1", "model.network.width=32", "model.network.layers=1")
@@ -112,6 +117,62 @@ def test_mistakes(folder, tmp_path):
     assert not (tmp_path.parent / "evil.png").exists()
 
 
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory):
+    """What `tokenizer train` leaves, of two steps."""
+    from facefoundry.consumers.tokenizer.train import TokenizerRecipe
+    from facefoundry.identity.sources import load_faces
+    from facefoundry.jobs.tokenizer import train_on
+
+    out = tmp_path_factory.mktemp("run")
+    train_on(TokenizerRecipe.load(RECIPE, [*SMALL, "weights.gan=0", "weights.perceptual=0"]), load_faces(folder / "faces"), out)
+    return out
+
+
+def test_sample_writes_a_dataset(monkeypatch, capsys, run, tmp_path):
+    code, out, err = call(monkeypatch, capsys, "tokenizer", "sample", "--weights", run, "--people", 2, "--per", 3, "--seed", 5, "--out", tmp_path / "drawn", "--json")
+    assert code == 0, err
+    made = json.loads(out)
+    assert (made["people"], made["faces"], made["classes of the model"]) == (2, 6, 2) and Image.open(made["picture"]).size == (3 * 116 + 4, 2 * 116 + 4)
+    assert verify_dataset(tmp_path / "drawn") == []
+    records = list(FaceDataset.open(tmp_path / "drawn").records())
+    assert [record.face_id for record in records] == [f"{who:06d}/{image:04d}" for who in range(2) for image in range(3)]
+    assert {record.origin for record in records} == {"generated:glotok-tokens"} and [record.source for record in records[::3]] == ["class ann", "class bob"]
+    card = (tmp_path / "drawn" / "README.md").read_text()
+    assert "not new people" in card and "accidental" not in card
+
+
+def test_a_drawn_face_is_its_class_and_seed_alone(run, tmp_path):
+    """Others beside it change nothing, and each is what the model draws for (class, seed), decoded."""
+    sample_dataset(run, tmp_path / "many", people=2, per=4, drawing=Drawing(seed=3))
+    few = sample_dataset(run / "glotok.safetensors", tmp_path / "few", people=2, per=2, drawing=Drawing(seed=3))
+    assert few["faces"] == 4
+    many = {record.face_id: record for record in FaceDataset.open(tmp_path / "many").records()}
+    for record in FaceDataset.open(tmp_path / "few").records():
+        assert (record.seed, record.image) == (many[record.face_id].seed, many[record.face_id].image)
+    assert len({record.image for record in many.values()}) == 8
+    trained, one = load_run(run), many["000001/0002"]
+    wanted = to_uint8(sample_faces(trained.model, trained.tokenizer, [1], [one.seed]))[0]
+    assert np.abs(decode(one.image).astype(int) - wanted).max() <= 1
+    sample_dataset(run, tmp_path / "other", people=2, per=2, drawing=Drawing(seed=4))
+    assert next(FaceDataset.open(tmp_path / "other").records()).image != many["000000/0000"].image
+
+
+def test_mistakes_of_sample(monkeypatch, capsys, run, folder, tmp_path):
+    code, _, err = call(monkeypatch, capsys, "tokenizer", "sample", "--weights", run, "--people", 3, "--out", tmp_path / "drawn")
+    assert code == 2 and "the model knows 2 people" in err and not (tmp_path / "drawn").exists()
+    with pytest.raises(UserError, match="has no model over the tokens"):
+        load_run(folder)
+    shutil.copytree(run / "model", tmp_path / "mixed" / "model")
+    shutil.copy(folder / "glotok.safetensors", tmp_path / "mixed")
+    with pytest.raises(UserError, match="another tokenizer"):
+        load_run(tmp_path / "mixed")
+    with pytest.raises(UserError, match="not an empty folder"):
+        sample_dataset(run, run, people=1, per=1)
+    with pytest.raises(UserError, match="temperature"):
+        sample_dataset(run, tmp_path / "cold", people=1, per=1, drawing=Drawing(temperature=0))
+
+
 def test_a_denoiser_over_the_tokenizer(folder, tmp_path):
     """`autoencoder.weights` trains UIFace's denoiser on its latents; the generator then draws through it."""
     from facefoundry.generators.train import GeneratorRecipe, train_generator
@@ -130,3 +191,29 @@ def test_a_denoiser_over_the_tokenizer(folder, tmp_path):
     network["channels"] = 4
     with pytest.raises(UserError, match=r"set denoiser\.network\.channels to 16"):
         train_generator(GeneratorRecipe.parse(values), load_faces(folder / "faces").image_NHWC, embed_ND, tmp_path / "other")
+
+
+RECIPE_OVER_TOKENS = """
+name: over-glotok
+autoencoder: {{weights: {weights}, loop: {{steps: 1}}}}
+denoiser:
+  network: {{channels: 16, width: 16, multipliers: [1], attention: [true], blocks: 1, head_dim: 8, groups: 4, identity_dim: 128, context_dim: 8, tokens: 4}}
+  loop: {{steps: 3, batch: 2, optimiser: adamw, lr: 1.0e-3, log_every: 1}}
+"""
+
+
+def test_glotok_as_first_stage_by_the_verbs_alone(folder, tmp_path):
+    """`train generator` over a tokenizer, then a job's preview with both files, in a process that has imported nothing of the tokenizer's."""
+    (tmp_path / "recipe.yaml").write_text(RECIPE_OVER_TOKENS.format(weights=folder / "glotok.safetensors"))
+    job = Path(__file__).parents[2] / "recipes" / "demo-job.yaml"
+    train = ["train", "generator", tmp_path / "recipe.yaml", "--data", folder / "faces", "--out", tmp_path / "run", "--embedder", "mobilefacenet-small"]
+    settings = {"denoiser": tmp_path / "run" / "denoiser" / "denoiser.safetensors", "autoencoder": folder / "glotok.safetensors", "sampler.steps": 2}
+    preview = ["preview", job, "-n", 2, "--per-identity", 2, "--out", tmp_path / "seen.png", "--set", "judge=mobilefacenet-small", *(word for key, value in settings.items() for word in ("--set", f"generator.{key}={value}"))]
+    for words in (train, preview):
+        program = f"import sys; sys.argv = ['facefoundry', *{[str(word) for word in words]!r}]; from facefoundry.jobs.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run" / "denoiser" / "log.jsonl").read_text().splitlines()]
+    assert len(losses) == 3 and np.isfinite(losses).all()
+    assert load_weights(tmp_path / "run" / "denoiser" / "denoiser.safetensors", kind="denoiser")[2]["autoencoder_sha256"] == sha256_file(folder / "glotok.safetensors")
+    assert Image.open(tmp_path / "seen.png").size == (2 * 116 + 4, 116 + 4)

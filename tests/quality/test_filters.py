@@ -28,18 +28,6 @@ def people(count=10, shots=6, seed=0, dim=16):
     )
 
 
-@pytest.mark.parametrize("name", list(FILTERS))
-def test_contract(name):
-    data = people()
-    before = data.embed_ND.copy()
-    filter_ = FILTERS[name].tiny()
-    first, again = filter_.apply(data), filter_.apply(data)
-    assert len(first.reasons) == len(data) and all(reason is None or (isinstance(reason, str) and reason.startswith(name)) for reason in first.reasons)
-    assert all(score.shape == (len(data),) and score.dtype == np.float32 for score in first.scores.values())
-    assert first.reasons == again.reasons and np.array_equal(data.embed_ND, before)
-    assert FILTERS[name].parse(filter_.model_dump()) == filter_
-
-
 def test_names():
     assert list(FILTERS) == ["anchor_similarity", "balance", "centre_similarity", "duplicate", "identity_separation", "leakage", "leakage_identity", "sdd_fiqa"]
     with pytest.raises(UserError, match="did you mean 'leakage'"):

@@ -39,6 +39,7 @@ class LinearGate:
 
     @property
     def passed(self) -> bool:
+        """Whether the recovery stays below both bounds: less than MOST_GAIN_DB over the mean face, SSIM below MOST_SSIM."""
         return self.psnr_db - self.guess_db < MOST_GAIN_DB and self.ssim < MOST_SSIM
 
 

@@ -10,7 +10,7 @@ from facefoundry.consumers.tokenizer.glotok import GloTokConfig, load_glotok
 from facefoundry.consumers.tokenizer.histogram_relation import histogram_divergence, log_histogram
 from facefoundry.consumers.tokenizer.restart import RowRestart
 from facefoundry.consumers.tokenizer.teacher import Dinov2Teacher, RecogniserTeacher, open_teacher, teacher_book
-from facefoundry.consumers.tokenizer.train import TokenizerBatches, TokenizerObjective, TokenizerRecipe, TokenizerWeights, adaptive_weight, train_tokenizer
+from facefoundry.consumers.tokenizer.train import TokenizerBatches, TokenizerObjective, TokenizerRecipe, TokenizerWeights, train_tokenizer
 from facefoundry.core.errors import UserError
 from facefoundry.core.training import LoopConfig
 
@@ -77,16 +77,6 @@ def test_the_critic_plays_late_and_each_side_learns_its_own():
     late["loss"].backward()
     assert made.critic[0].weight.grad.abs().max() > 0
     assert not made.network.decoder.conv_out.weight.grad.any()  # the critic's own loss sees detached pictures
-
-
-def test_adaptive_weight_is_the_ratio_of_gradients():
-    last, x = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([3.0, 4.0])
-    rec, gan = (last * x).sum(), 0.5 * last[0]
-    assert adaptive_weight(rec, gan, last).item() == pytest.approx(5 / 0.5, rel=1e-4)
-    assert adaptive_weight(rec, 0.0 * last.sum(), last).item() == 1e4
-    assert not adaptive_weight(rec, gan, last).requires_grad
-    with torch.no_grad():
-        assert adaptive_weight((last * x).sum(), 0.5 * last[0], last) == 1
 
 
 def test_dead_rows_restart_at_outputs():

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from facefoundry.recognition.adversarial import critic_loss, frozen, player_loss, uniform_loss
+from facefoundry.core.adversarial import PatchCritic, adaptive_weight, critic_loss, frozen, game, player_loss, uniform_loss
 
 
 def test_e52_uniform_loss():
@@ -47,8 +47,28 @@ def test_one_loss_gives_each_side_the_gradient_of_its_own_game():
     torch.manual_seed(0)
     player, critic, real, noise = nn.Linear(3, 3), nn.Linear(3, 1), torch.randn(5, 3), torch.randn(5, 3)
     fake = player(noise)
-    (player_loss(frozen(critic, fake)) + critic_loss(critic(real), critic(fake.detach()))).backward()
+    sum(game(critic, real, fake)).backward()
     of_player = torch.autograd.grad(player_loss(critic(player(noise))), list(player.parameters()))
     of_critic = torch.autograd.grad(critic_loss(critic(real), critic(player(noise))), list(critic.parameters()))
     for weight, expected in zip([*player.parameters(), *critic.parameters()], [*of_player, *of_critic]):
         assert torch.allclose(weight.grad, expected, atol=1e-7)
+
+
+def test_adaptive_weight_is_the_ratio_of_gradients():
+    last, x = torch.tensor([1.0, 2.0], requires_grad=True), torch.tensor([3.0, 4.0])
+    rec, gan = (last * x).sum(), 0.5 * last[0]
+    assert adaptive_weight(rec, gan, last).item() == pytest.approx(5 / 0.5, rel=1e-4)
+    assert adaptive_weight(rec, 0.0 * last.sum(), last).item() == 1e4
+    assert not adaptive_weight(rec, gan, last).requires_grad
+    with torch.no_grad():
+        assert adaptive_weight((last * x).sum(), 0.5 * last[0], last) == 1
+
+
+def test_a_patch_of_the_critic_is_38_pixels_wide():
+    torch.manual_seed(0)
+    critic, x = PatchCritic(4), torch.randn(1, 3, 112, 112, requires_grad=True)
+    score = critic(x)
+    assert score.shape == (1, 1, 14, 14) and [layer.out_channels for layer in critic if isinstance(layer, nn.Conv2d)] == [4, 8, 16, 1]
+    score[0, 0, 7, 7].backward()
+    touched = x.grad[0].abs().sum(0).nonzero()
+    assert (touched.max(0).values - touched.min(0).values + 1).tolist() == [38, 38]

@@ -1,0 +1,144 @@
+"""Cells of the honest curves: what a recogniser is trained on, written as a line of text, and the order in which they are worth their time.
+
+"id3 1000x3": 1,000 people of the ID³ generator, three images each. "id3+rendered 1000x3": 500 people of each, other people in each. "id3 300x8 filtered":
+rows that passed the filters, refilled from further images of the same people. "real 1000x3": 3,000 real faces of 1,000 people (`honest_sides.real_like`).
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from honest_sides import DATA, JOBS, first, joined, kept_rows, pool, real_like, refilled, source_key
+
+from facefoundry.identity.sources import Faces, load_faces
+
+REAL = "real"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One training set.
+
+    Attributes:
+        sources: generators, or "real"; the people are split evenly over them, the first ones take what does not divide.
+        identities, per_identity: of the whole set; real people have `per_identity` images on average.
+    """
+
+    sources: tuple[str, ...]
+    identities: int
+    per_identity: int
+    filtered: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Cell:
+        """Read a line like "id3+rendered 1000x3"."""
+        found = re.fullmatch(r"([\w+]+) (\d+)x(\d+)( filtered)?", text.strip())
+        known = found and set(found[1].split("+")) <= {REAL, *JOBS}
+        if not known:
+            raise SystemExit(f"'{text}' is no cell; expected '<source>[+<source>] <identities>x<images each>[ filtered]' of {REAL}, {', '.join(JOBS)}")
+        return cls(sources=tuple(found[1].split("+")), identities=int(found[2]), per_identity=int(found[3]), filtered=bool(found[4]))
+
+    def __str__(self) -> str:
+        return f"{'+'.join(self.sources)} {self.identities}x{self.per_identity}{' filtered' * self.filtered}"
+
+    @property
+    def images(self) -> int:
+        return self.identities * self.per_identity
+
+    @property
+    def real_side(self) -> Cell:
+        """The real set of as many people and images."""
+        return Cell(sources=(REAL,), identities=self.identities, per_identity=self.per_identity)
+
+    def shares(self) -> list[tuple[str, int, int]]:
+        """Return (source, first person, people) of each: generators draw the same people, so the second begins where the first ends."""
+        sizes = [len(part) for part in np.array_split(np.arange(self.identities), len(self.sources))]
+        return [(source, sum(sizes[:k]), size) for k, (source, size) in enumerate(zip(self.sources, sizes))]
+
+
+ORDER: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = (
+    (("real 1000x3", "id3 1000x3", "uiface 1000x3"), (0, 1, 2)),
+    (("rendered 1000x3", "lcm 1000x3", "morphface 1000x3"), (0, 1)),
+    (("id3+rendered 1000x3", "real+id3 1000x3", "uiface+id3 1000x3"), (0, 1)),
+    (("real 4000x3", "id3 4000x3", "real 500x3", "id3 500x3", "real 2000x3", "id3 2000x3"), (0, 1)),
+    (("real 300x8", "id3 300x8", "id3 300x8 filtered"), (0, 1, 2)),
+    (("uiface 4000x3", "uiface 500x3", "uiface 2000x3"), (0, 1)),
+    (("real 300x2", "id3 300x2", "real 300x16", "id3 300x16", "real 300x4", "id3 300x4"), (0, 1)),
+    (("rendered 1000x3", "lcm 1000x3", "morphface 1000x3", "id3+rendered 1000x3", "real+id3 1000x3", "uiface+id3 1000x3"), (2,)),
+    (("real 500x3", "id3 500x3", "real 4000x3", "id3 4000x3", "real 2000x3", "id3 2000x3"), (2,)),
+    (("lcm 500x3", "rendered 500x3", "lcm 4000x3", "rendered 4000x3", "lcm 2000x3", "rendered 2000x3"), (0, 1)),
+    (("uiface 4000x3", "uiface 500x3", "uiface 2000x3"), (2,)),
+    (("real 300x2", "id3 300x2", "real 300x16", "id3 300x16", "real 300x4", "id3 300x4"), (2,)),
+    (("lcm 500x3", "rendered 500x3", "lcm 4000x3", "rendered 4000x3", "lcm 2000x3", "rendered 2000x3"), (2,)),
+)
+"""Groups of cells and the seeds they are run with, in the order of worth: wherever the run is cut, what stands is a table. Seed by seed within a group."""
+
+
+def units(order: Sequence[tuple[Sequence[str], Sequence[int]]] = ORDER, only: str = "") -> Iterator[tuple[Cell, int]]:
+    """Yield (cell, seed) in the order of worth; `only` is a regular expression searched in the cell's text."""
+    for cells, seeds in order:
+        for seed in seeds:
+            yield from ((Cell.parse(text), seed) for text in cells if re.search(only, text))
+
+
+class Sides:
+    """Builds the training sets; pools are minted where they are not there.
+
+    Args:
+        work: folder of the pools.
+        real: train112.zip, or what else `load_faces` reads.
+        largest: cells that are to come: a pool is minted as large as the largest of them needs.
+    """
+
+    def __init__(self, work: Path, real: Path = DATA / "train112.zip", largest: Sequence[Cell] = ()) -> None:
+        self.work, self.real, self.largest = work, real, tuple(largest)
+
+    def faces(self, cell: Cell) -> tuple[Faces, dict]:
+        """Return the set and what is to be said of it."""
+        if cell.filtered:
+            folder = self._pool(cell.sources[0], cell.identities, 2 * cell.per_identity)
+            kept_N = kept_rows(folder)
+            faces, short = refilled(_load(folder), kept_N, cell.identities, cell.per_identity)
+            return faces, {"pool": folder.name, "kept_of_pool": float(kept_N.mean()), "completed_with_rejected": short}
+        parts = [
+            real_like(_load(self.real), people, people * cell.per_identity) if source == REAL else first(_load(self._pool(source, start + people, cell.per_identity)), people, cell.per_identity, start)
+            for source, start, people in cell.shares()
+        ]
+        return joined(parts), {}
+
+    def key(self, cell: Cell) -> str:
+        """Return what identifies the images of a cell: its text and its generators' weights and settings."""
+        return "-".join([str(cell).replace(" ", "_"), *(source_key(source) for source in cell.sources if source != REAL)])
+
+    def pools(self) -> dict[tuple[str, bool], tuple[int, int]]:
+        """Return (people, images each) of the pools that all cells to come need: a wide one a generator, and a deep one where more than three images are asked."""
+        found: dict[tuple[str, bool], tuple[int, int]] = {}
+        for cell in self.largest:
+            each = cell.per_identity * (1 + cell.filtered)
+            for source, start, count in cell.shares():
+                if source != REAL:
+                    wide = found.get((source, each > 3), (0, 0))
+                    found[source, each > 3] = (max(wide[0], start + count), max(wide[1], each))
+        return found
+
+    def mint(self, generators: Sequence[str]) -> None:
+        """Mint every pool of these generators that the cells to come need, the wide ones first, waiting for another process that does."""
+        for (source, deep), (identities, per_identity) in sorted(self.pools().items(), key=lambda item: item[0][1]):
+            if source in generators:
+                self._pool(source, identities, per_identity, wait_s=-1)
+
+    def _pool(self, source: str, identities: int, per_identity: int, wait_s: float = 0.0) -> Path:
+        planned = self.pools().get((source, per_identity > 3), (0, 0))
+        # The filters look at what the demo's judge says; where no filter comes, a judge that costs a tenth.
+        judge = "dlib" if per_identity > 3 else "mobilefacenet-small"
+        return pool(source, (identities, per_identity), (max(identities, planned[0]), max(per_identity, planned[1])), self.work, judge, wait_s)
+
+
+@functools.lru_cache(maxsize=12)
+def _load(path: Path) -> Faces:
+    return load_faces(path)
