@@ -4,7 +4,7 @@ Run: `python benchmarks/decoder.py --old BEFORE.safetensors --new AFTER.safetens
 embeddings; both are kept in FOLDER and a killed run goes on there). `--faces-count 40 --per-generator 16` for a look.
 
 - faces: real ones that no training of ours saw (LFW folds 7-8); psnr_db of the 8-bit picture; laplacian: deviation of the luminance's Laplacian, 0..255, mean over faces;
-  cosine of dlib's embeddings of face and picture, with the standard error of the paired difference old to new.
+  grid: how unevenly the Laplacian's size lies over the 7 places of a patch, 0 = no patch to be seen; cosine of dlib's embeddings of face and picture, with the standard error of the paired difference old to new.
 - minted: latents of UIFace (UniPC 12) and of ID³ for people of the anchor prior, made once; cosine of dlib's embedding to the anchor.
 - fid_*: Fréchet distance to the faces (reconstructions) or to a sample of train112 (minted), in features of "mobilefacenet-small" (pooled last map) and of
   "dlib" (its embedding). None is an Inception FID. A decoder trained with a perceptual term has been shown the first network, so dlib's is the fairer.
@@ -43,7 +43,7 @@ GENERATORS = {
     "uiface": UIFaceConfig(sampler=UIFaceSampler(solver="unipc", steps=12, t_max=700, guidance=4.5, rescale=0.7)),
     "id3": ID3Config(sampler=ID3Sampler(solver="unipc", steps=12, guidance=1, rescale=0.7, gradient="none")),
 }
-PER_PERSON, BATCH, ROUNDS = 2, 32, 5
+PER_PERSON, BATCH, ROUNDS, PATCH = 2, 32, 5, 7
 
 
 class Recorder:
@@ -99,8 +99,17 @@ def fids(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> dict[st
     return {f"fid_{name}": fid(found[name], wanted[name]) for name in found}
 
 
-def laplacian(image_NHWC: np.ndarray) -> float:
-    return float(np.sqrt(sharpness(image_NHWC)).mean())
+def looks(image_NHWC: np.ndarray) -> dict[str, float]:
+    """Sharpness, and how visible the patches are."""
+    return {"laplacian": float(np.sqrt(sharpness(image_NHWC)).mean()), "grid": grid(image_NHWC)}
+
+
+def grid(image_NHWC: np.ndarray) -> float:
+    """Greatest over least mean size of the Laplacian among the columns' places in their patch, less 1; the mean of that for columns and for rows."""
+    grey_NHW = image_NHWC.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    size_HW = np.abs(sum(np.roll(grey_NHW, shift, axis) for axis in (1, 2) for shift in (-1, 1)) - 4 * grey_NHW).mean(0)[PATCH:-PATCH, PATCH:-PATCH]
+    places = [size_HW.mean(axis).reshape(-1, PATCH).mean(0) for axis in (0, 1)]
+    return float(np.mean([place.max() / place.min() - 1 for place in places]))
 
 
 @torch.inference_mode()
@@ -116,7 +125,7 @@ def of_faces(network: Any, face_NHWC: np.ndarray, seen: dict[str, np.ndarray], j
     found = judges.features(picture_NHWC)
     error_N = ((picture_NHWC.astype(np.float64) - face_NHWC) ** 2).mean((1, 2, 3)).clip(1e-6)
     cosine_N = (found["dlib"] * seen["dlib"]).sum(1)
-    return {"psnr_db": float((10 * np.log10(255**2 / error_N)).mean()), "laplacian": laplacian(picture_NHWC), "cosine": float(cosine_N.mean()), **fids(found, seen)}, cosine_N
+    return {"psnr_db": float((10 * np.log10(255**2 / error_N)).mean()), **looks(picture_NHWC), "cosine": float(cosine_N.mean()), **fids(found, seen)}, cosine_N
 
 
 def of_minted(network: Any, made: dict[str, tuple[np.ndarray, np.ndarray]], reference: dict[str, np.ndarray], judges: Judges) -> dict[str, tuple[dict[str, float], np.ndarray]]:
@@ -126,7 +135,7 @@ def of_minted(network: Any, made: dict[str, tuple[np.ndarray, np.ndarray]], refe
     cosines = {name: (found[name]["dlib"] * anchor_MD).sum(1) for name, (_, anchor_MD) in made.items()}
     pictures["all"], cosines["all"] = np.concatenate(list(pictures.values())), np.concatenate(list(cosines.values()))
     found["all"] = {judge: np.concatenate([rows[judge] for rows in found.values()]) for judge in reference}
-    return {name: ({"laplacian": laplacian(picture), "cosine": float(cosines[name].mean()), **fids(found[name], reference)}, cosines[name]) for name, picture in pictures.items()}
+    return {name: ({**looks(picture), "cosine": float(cosines[name].mean()), **fids(found[name], reference)}, cosines[name]) for name, picture in pictures.items()}
 
 
 def decode_ms(networks: dict[str, Any]) -> dict[str, float]:
@@ -166,7 +175,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     sides = [of_minted(network, made, reference, judges) for network in networks.values()]
     return {
         "latents_same": same, "sha256": {side: sha256_file(weights_path(str(getattr(options, side)))) for side in networks},
-        "faces": {"count": len(face_NHWC), "laplacian_real": laplacian(face_NHWC), **against(*(of_faces(network, face_NHWC, seen, judges) for network in networks.values()))},
+        "faces": {"count": len(face_NHWC), "real": looks(face_NHWC), **against(*(of_faces(network, face_NHWC, seen, judges) for network in networks.values()))},
         "minted": {
             "count": minted, "reference": options.reference, "floor": fids(others, reference),
             **{name: against(*(side[name] for side in sides)) for name in sides[0]},

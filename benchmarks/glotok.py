@@ -25,6 +25,7 @@ from facefoundry.consumers.tokenizer.figures import features, measure
 from facefoundry.consumers.tokenizer.glotok import BOOKS, GloTok
 from facefoundry.consumers.tokenizer.histogram_relation import histogram_relation_loss
 from facefoundry.consumers.tokenizer.usage import density_uniformity, usage
+from facefoundry.core.errors import UserError
 from facefoundry.core.files import write_json
 from facefoundry.core.images import to_float, to_uint8
 from facefoundry.core.seeds import derive_seed, numpy_rng
@@ -46,6 +47,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results_glotok.json")
     args = parser.parse_args()
     run, trained = load_run(args.run), load_faces(args.trained)
+    if run.classes and run.classes != trained.names:
+        raise UserError(f"{args.trained} holds {len(trained.names)} people, others than the {len(run.classes)} that the model of {args.run} was trained on; pass its training faces as --trained")
     held_NHWC = some(load_faces(args.held), args.images, args.seed)
     found = measure(lambda image_BCHW: run.tokenizer.decode(run.tokenizer.encode(image_BCHW)), held_NHWC)
     figures = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from honest_sides import DATA, JOBS, first, joined, kept_rows, pool, real_like, refilled, source_key
+from honest_sides import DATA, JOBS, first, joined, kept_rows, mint_pool, real_like, refilled, source_key, standing_pool
 
 from facefoundry.identity.sources import Faces, load_faces
 
@@ -61,21 +61,18 @@ class Cell:
         return [(source, sum(sizes[:k]), size) for k, (source, size) in enumerate(zip(self.sources, sizes))]
 
 
+MAIN = ("real 1000x3", "id3 1000x3", "uiface 1000x3")
+OTHERS = ("rendered 1000x3", "lcm 1000x3", "morphface 1000x3")
+MIXTURES = ("id3+rendered 1000x3", "real+id3 1000x3", "uiface+id3 1000x3")
+PEOPLE = ("real 500x3", "id3 500x3", "real 4000x3", "id3 4000x3", "real 2000x3", "id3 2000x3")
+FILTERED = ("real 300x8", "id3 300x8", "id3 300x8 filtered")
+EACH = ("real 300x2", "id3 300x2", "real 300x16", "id3 300x16", "real 300x4", "id3 300x4")
+UIFACE = ("uiface 500x3", "uiface 4000x3", "uiface 2000x3")
+REST = ("lcm 500x3", "rendered 500x3", "lcm 4000x3", "rendered 4000x3", "lcm 2000x3", "rendered 2000x3")
 ORDER: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = (
-    (("real 1000x3", "id3 1000x3", "uiface 1000x3"), (0, 1, 2)),
-    (("rendered 1000x3", "lcm 1000x3", "morphface 1000x3"), (0, 1)),
-    (("id3+rendered 1000x3", "real+id3 1000x3", "uiface+id3 1000x3"), (0, 1)),
-    (("real 4000x3", "id3 4000x3", "real 500x3", "id3 500x3", "real 2000x3", "id3 2000x3"), (0, 1)),
-    (("real 300x8", "id3 300x8", "id3 300x8 filtered"), (0, 1, 2)),
-    (("uiface 4000x3", "uiface 500x3", "uiface 2000x3"), (0, 1)),
-    (("real 300x2", "id3 300x2", "real 300x16", "id3 300x16", "real 300x4", "id3 300x4"), (0, 1)),
-    (("rendered 1000x3", "lcm 1000x3", "morphface 1000x3", "id3+rendered 1000x3", "real+id3 1000x3", "uiface+id3 1000x3"), (2,)),
-    (("real 500x3", "id3 500x3", "real 4000x3", "id3 4000x3", "real 2000x3", "id3 2000x3"), (2,)),
-    (("lcm 500x3", "rendered 500x3", "lcm 4000x3", "rendered 4000x3", "lcm 2000x3", "rendered 2000x3"), (0, 1)),
-    (("uiface 4000x3", "uiface 500x3", "uiface 2000x3"), (2,)),
-    (("real 300x2", "id3 300x2", "real 300x16", "id3 300x16", "real 300x4", "id3 300x4"), (2,)),
-    (("lcm 500x3", "rendered 500x3", "lcm 4000x3", "rendered 4000x3", "lcm 2000x3", "rendered 2000x3"), (2,)),
-)
+    (MAIN, (0, 1, 2)), (OTHERS, (0, 1)), (MIXTURES, (0, 1)), (PEOPLE, (0,)), (FILTERED, (0, 1)), (PEOPLE, (1,)), (EACH, (0, 1)), (UIFACE, (0,)),
+    (OTHERS, (2,)), (MIXTURES, (2,)), (FILTERED, (2,)), (UIFACE, (1,)), (PEOPLE, (2,)), (EACH, (2,)), (REST, (0, 1)), (UIFACE, (2,)), (REST, (2,)),
+)  # fmt: skip
 """Groups of cells and the seeds they are run with, in the order of worth: wherever the run is cut, what stands is a table. Seed by seed within a group."""
 
 
@@ -87,26 +84,27 @@ def units(order: Sequence[tuple[Sequence[str], Sequence[int]]] = ORDER, only: st
 
 
 class Sides:
-    """Builds the training sets; pools are minted where they are not there.
+    """Builds the training sets out of pools that were minted before.
 
     Args:
         work: folder of the pools.
         real: train112.zip, or what else `load_faces` reads.
-        largest: cells that are to come: a pool is minted as large as the largest of them needs.
+        to_come: all cells there will be: `mint` makes a pool as large as the largest of them needs.
     """
 
-    def __init__(self, work: Path, real: Path = DATA / "train112.zip", largest: Sequence[Cell] = ()) -> None:
-        self.work, self.real, self.largest = work, real, tuple(largest)
+    def __init__(self, work: Path, real: Path = DATA / "train112.zip", to_come: Sequence[Cell] = ()) -> None:
+        self.work, self.real, self.to_come = work, real, tuple(to_come)
 
     def faces(self, cell: Cell) -> tuple[Faces, dict]:
         """Return the set and what is to be said of it."""
         if cell.filtered:
-            folder = self._pool(cell.sources[0], cell.identities, 2 * cell.per_identity)
+            folder = standing_pool(cell.sources[0], (cell.identities, 2 * cell.per_identity), self.work)
             kept_N = kept_rows(folder)
+            assert len(kept_N) == len(_load(folder)), "rows of the pool and of its judgement"
             faces, short = refilled(_load(folder), kept_N, cell.identities, cell.per_identity)
             return faces, {"pool": folder.name, "kept_of_pool": float(kept_N.mean()), "completed_with_rejected": short}
         parts = [
-            real_like(_load(self.real), people, people * cell.per_identity) if source == REAL else first(_load(self._pool(source, start + people, cell.per_identity)), people, cell.per_identity, start)
+            real_like(_load(self.real), people, people * cell.per_identity) if source == REAL else first(_load(standing_pool(source, (start + people, cell.per_identity), self.work)), people, cell.per_identity, start)
             for source, start, people in cell.shares()
         ]
         return joined(parts), {}
@@ -118,7 +116,7 @@ class Sides:
     def pools(self) -> dict[tuple[str, bool], tuple[int, int]]:
         """Return (people, images each) of the pools that all cells to come need: a wide one a generator, and a deep one where more than three images are asked."""
         found: dict[tuple[str, bool], tuple[int, int]] = {}
-        for cell in self.largest:
+        for cell in self.to_come:
             each = cell.per_identity * (1 + cell.filtered)
             for source, start, count in cell.shares():
                 if source != REAL:
@@ -127,16 +125,11 @@ class Sides:
         return found
 
     def mint(self, generators: Sequence[str]) -> None:
-        """Mint every pool of these generators that the cells to come need, the wide ones first, waiting for another process that does."""
-        for (source, deep), (identities, per_identity) in sorted(self.pools().items(), key=lambda item: item[0][1]):
+        """Mint every pool of these generators that the cells to come need, the wide ones first."""
+        for (source, deep), least in sorted(self.pools().items(), key=lambda item: item[0][1]):
             if source in generators:
-                self._pool(source, identities, per_identity, wait_s=-1)
-
-    def _pool(self, source: str, identities: int, per_identity: int, wait_s: float = 0.0) -> Path:
-        planned = self.pools().get((source, per_identity > 3), (0, 0))
-        # The filters look at what the demo's judge says; where no filter comes, a judge that costs a tenth.
-        judge = "dlib" if per_identity > 3 else "mobilefacenet-small"
-        return pool(source, (identities, per_identity), (max(identities, planned[0]), max(per_identity, planned[1])), self.work, judge, wait_s)
+                # The filters look at what the demo's judge says; where no filter comes, a judge that costs a tenth.
+                mint_pool(source, least, self.work, "dlib" if deep else "mobilefacenet-small")
 
 
 @functools.lru_cache(maxsize=12)

@@ -1,7 +1,7 @@
 """The number that counts, as curves: accuracy on real LFW folds 7-8 of one recogniser recipe, over people, images each, generators, mixtures and filters.
 
-    taskset -c 0 python benchmarks/honest_curves.py --work runs/curves --minutes 60      # again on another core: both share the work, each unit is done once
-    python benchmarks/honest_curves.py --work runs/curves --mint uiface,lcm              # pools only
+    python benchmarks/honest_curves.py --work runs/curves --mint uiface,id3,lcm,morphface,rendered      # the pools; about 50 minutes of one core
+    python benchmarks/honest_curves.py --work runs/curves --minutes 60      # units whose pool stands; again on another core: both share the work
     python benchmarks/honest_curves.py --plan                                            # cells in order of worth, steps, estimated seconds
 
 Every score is kept under --work by cell, seed and the fingerprint of its generators: a finished unit is never repeated, new weights begin anew, a training that
@@ -11,9 +11,11 @@ was cut goes on. GAP = (real - minted) / minted over common seeds; the real side
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -21,14 +23,17 @@ import torch
 from filelock import FileLock, Timeout
 from honest_cells import ORDER, REAL, Cell, Sides, units
 from honest_plot import draw
-from honest_sides import DATA, JOBS, OVERLAP, RECIPE, gap, score_of, source_key
+from honest_sides import DATA, JOBS, OVERLAP, RECIPE, NoPool, gap, score_of, source_key
 
+from facefoundry.core.config import read_yaml
 from facefoundry.core.files import write_json
 from facefoundry.identity.sources import Faces
 from facefoundry.recognition.train import RecogniserRecipe
 
 HERE = Path(__file__).resolve().parent
-STEPS, BASE = 600, 3000
+EPOCHS, LEAST = 6, 450
+"""Half the recipe's passes over the data, and at least so many steps."""
+
 STEP_S = 0.135
 """Seconds of one core for a step of 32 faces on a quiet machine; for --plan only."""
 
@@ -36,9 +41,9 @@ RATES = {"uiface": 16.0, "id3": 12.0, "lcm": 50.0, "morphface": 8.0, "rendered":
 """Images a second and core with all that a job does beside them; for --plan only."""
 
 
-def steps_for(images: int) -> int:
-    """600 steps up to 3,000 images, beyond that growing with the root of their number: the same for every side of a comparison."""
-    return round(STEPS * max(1.0, images / BASE) ** 0.5)
+def steps_for(images: int, batch: int = 32) -> int:
+    """Steps of a training on so many images: the same for every side of a comparison."""
+    return max(LEAST, EPOCHS * images // batch)
 
 
 def recipe_of(cell: Cell, seed: int) -> RecogniserRecipe:
@@ -47,12 +52,18 @@ def recipe_of(cell: Cell, seed: int) -> RecogniserRecipe:
 
 
 def score_path(work: Path, key: str, seed: int, steps: int) -> Path:
-    """Where the score of a unit is kept."""
-    return work / "scores" / f"{key}-s{seed}-{steps}.json"
+    """Where the score of a unit is kept; another recipe's scores lie elsewhere."""
+    return work / "scores" / f"{key}-s{seed}-{steps}-{recipe_key()}.json"
+
+
+@functools.cache
+def recipe_key() -> str:
+    """Eight digits of what the recipe's file says."""
+    return sha256(json.dumps(read_yaml(RECIPE)[0], sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_unit(cell: Cell, seed: int, sides: Sides, work: Path) -> str:
-    """Score one unit; return "done", "stood" where that was done before, or "busy" where another process is at it or at its pool."""
+    """Score one unit; return "done", "stood" where that was done before, "busy" where another process is at it or at its pool, "no pool" where nobody is."""
     key = sides.key(cell)
     path = score_path(work, key, seed, steps_for(cell.images))
     if path.is_file():
@@ -68,6 +79,8 @@ def run_unit(cell: Cell, seed: int, sides: Sides, work: Path) -> str:
             write_json(path, {"cell": str(cell), "seed": seed, "steps": steps_for(cell.images), "cpu_s": time.process_time() - begin_s, "score": score, "facts": {**counts(faces), **facts}})
     except Timeout:
         return "busy"
+    except NoPool:
+        return "no pool"
     return "done"
 
 
@@ -104,13 +117,14 @@ def summary(scores: dict[str, dict], real: dict[str, dict]) -> dict:
     }
 
 
-def report(work: Path, sides: Sides, out: Path, plot: Path) -> None:
-    """Write the results of what stands, and the plot."""
+def report(work: Path, sides: Sides, out: Path, plot: Path | None = None) -> None:
+    """Write the results of what stands, and the plot if a place is given."""
     cells = collect(work, sides)
     if cells:
         keys = {generator: source_key(generator) for generator in JOBS}
-        write_json(out, {"recipe": RECIPE.name, "steps": f"{STEPS} of 32 faces up to {BASE:,} images, beyond that growing with the root of their number", "left_out": list(OVERLAP), "generators": keys, "cells": cells})
-        draw(cells, plot)
+        write_json(out, {"recipe": RECIPE.name, "steps": f"{EPOCHS} of its 12 epochs, at least {LEAST} steps", "left_out": list(OVERLAP), "generators": keys, "cells": cells})
+        if plot is not None:
+            draw(cells, plot)
 
 
 def plan(sides: Sides) -> None:
@@ -133,15 +147,17 @@ def plan(sides: Sides) -> None:
 def work_through(todo: list[tuple[Cell, int]], sides: Sides, options: argparse.Namespace, until_s: float) -> None:
     """Take the first unit that is free, again and again; wait where all that is left is in other hands (a pool that another process mints)."""
     while time.monotonic() < until_s:
-        states = set()
+        states: dict[str, list[str]] = {}
         for cell, seed in todo:
             state = run_unit(cell, seed, sides, options.work)
-            states.add(state)
+            states.setdefault(state, []).append(str(cell))
             if state == "done":
                 print(cell, seed, flush=True)
-                report(options.work, sides, options.out, options.plot)
+                report(options.work, sides, options.out)
                 break  # from the front again: what was waited for may be ready
-        if states <= {"stood"}:
+        if not states.keys() & {"done", "busy"}:
+            if "no pool" in states:
+                print("left out, no pool (see --mint):", ", ".join(dict.fromkeys(states["no pool"])))
             return
         if "done" not in states:
             time.sleep(10)

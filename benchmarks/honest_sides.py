@@ -63,25 +63,42 @@ def source_key(generator: str) -> str:
     return make_plan(job_of(generator, 1, 1, "mobilefacenet-small")).fingerprint[:8]
 
 
-def pool(generator: str, least: tuple[int, int], planned: tuple[int, int], work: Path, judge: str, wait_s: float = 0.0) -> Path:
-    """Return the folder of the smallest finished pool that holds `least` (people, images each); where there is none, mint one of the size `planned`.
+class NoPool(Exception):
+    """Nobody minted so many people and images of this generator with its present weights, and nobody is at it."""
+
+
+def standing_pool(generator: str, least: tuple[int, int], work: Path) -> Path:
+    """Return the folder of the smallest finished pool that holds `least` (people, images each).
 
     Raises:
-        filelock.Timeout: another process mints of this generator and was not done within `wait_s` (-1 = for ever).
+        filelock.Timeout: another process mints of this generator. NoPool: none does.
     """
-    key = source_key(generator)
-    folder = work / "pools" / f"{generator}-{planned[0]}x{planned[1]}-{judge}-{key}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if (found := _standing(work, generator, key, least)) is not None:
-        return found
-    with FileLock(folder.parent / f"{generator}.lock", timeout=wait_s):
-        if (found := _standing(work, generator, key, least)) is None:
-            run_job(job_of(generator, *planned, judge), folder, workers=1)
-    return found or folder
+    found = _standing(work, generator, least)
+    if found is None:
+        with pool_lock(work, generator, 0.0):
+            found = _standing(work, generator, least)
+    if found is None:
+        raise NoPool(generator)
+    return found
 
 
-def _standing(work: Path, generator: str, key: str, least: tuple[int, int]) -> Path | None:
-    found = []
+def mint_pool(generator: str, least: tuple[int, int], work: Path, judge: str) -> Path:
+    """Return the pool of `standing_pool`, minting it (or going on where that was cut) where there is none; waits for another process that mints of it."""
+    with pool_lock(work, generator, -1):
+        if (found := _standing(work, generator, least)) is None:
+            found = work / "pools" / f"{generator}-{least[0]}x{least[1]}-{judge}-{source_key(generator)}"
+            run_job(job_of(generator, *least, judge), found, workers=1)
+    return found
+
+
+def pool_lock(work: Path, generator: str, wait_s: float) -> FileLock:
+    """Lock of who mints of a generator; -1 = wait for ever."""
+    (work / "pools").mkdir(parents=True, exist_ok=True)
+    return FileLock(work / "pools" / f"{generator}.lock", timeout=wait_s)
+
+
+def _standing(work: Path, generator: str, least: tuple[int, int]) -> Path | None:
+    key, found = source_key(generator), []
     for folder in (work / "pools").glob(f"{generator}-*x*-*-{key}"):
         size = tuple(map(int, folder.name.removeprefix(f"{generator}-").split("-")[0].split("x")))
         if size[0] >= least[0] and size[1] >= least[1] and (folder / "report.json").is_file():

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 HERE = Path(__file__).parent
+REAL_EACH = 8
 
 
 def read(name: str) -> dict:
@@ -70,6 +72,89 @@ def honest() -> str:
     )
 
 
+SOURCES = {"real": "real", "id3": "ID³", "uiface": "UIFace", "lcm": "few-step", "morphface": "MorphFace", "rendered": "rendered"}
+
+
+def honest_curves() -> str:
+    r = read("honest_curves")
+    cells = {(text.split(" ")[0], text.split(" ")[1], text.endswith("filtered")): row for text, row in r["cells"].items()}
+    sources = [name for name in SOURCES if any(key[0] == name for key in cells)]
+    size = lambda text: tuple(map(int, text.split("x")))  # noqa: E731
+
+    def grid(wanted, label: str) -> str:
+        sizes = sorted({key[1] for key in cells if wanted(*size(key[1])) and "+" not in key[0]}, key=size)
+        held = [name for name in sources if any((name, where, False) in cells for where in sizes)]
+        return table((label, *(SOURCES[name] for name in held)), [(people_by_images(where), *(curve_cell(cells.get((name, where, False))) for name in held)) for where in sizes])
+
+    def words(key) -> str:
+        return " + ".join(f"½ {SOURCES[name]}" if "+" in key[0] else SOURCES[name] for name in key[0].split("+")) + (", filtered" if key[2] else "")
+
+    at_one = sorted((key for key in cells if key[1] == "1000x3"), key=lambda key: -cells[key]["mean"]["accuracy"])
+    filtered = [key for key in cells if key[2]]
+    parts = [
+        grid(lambda people, each: each == 3, "people × images"),
+        grid(lambda people, each: people == 300, "people × images"),
+        table(("1,000 people × 3", "accuracy", "GAP by seed", "TAR@FAR=1e-2", "AUC"), [(words(key), curve_cell(cells[key]), ", ".join(f"{100 * value:+.1f}" for value in cells[key]["gap"]["values"] if key[0] != "real"), f"{cells[key]['mean']['tar_at_far_0.01']:.3f}", f"{cells[key]['mean']['auc']:.3f}") for key in at_one]),
+        *(f"Filtered ({words(key)}, {people_by_images(key[1])}): {curve_cell(cells[key])} against {curve_cell(cells.get((key[0], key[1], False)))} unfiltered. The filters kept {100 * cells[key]['facts']['kept_of_pool']:.0f} % of a pool twice as deep; what they took was made up for by further images of the same people ({cells[key]['facts']['completed_with_rejected']} images had to be rejected ones), so both counts are equal." for key in filtered),
+        "Real rows: " + "; ".join(f"{people_by_images(key[1])}: {real_row(cells[key]['facts'])}" for key in sorted((key for key in cells if key[0] == "real"), key=lambda key: size(key[1]))) + ".",
+        f"Accuracy in %, mean ± standard deviation over seeds; in brackets GAP = (real − minted) / minted in % over the seeds both sides have, and the number of seeds; LFW folds 7-8, 1,200 real pairs. `{r['recipe']}` on every side, {r['steps']}: as many looks for the sides of a comparison. A real row has as many people and as many images in all: the people with the most images, capped at one number. Halves of a mixture are different people. Generators saw all 13,192 real faces in training and a condition (dlib) that saw millions; weights and settings {', '.join(f'{name} {key}' for name, key in r['generators'].items())}. `python benchmarks/honest_curves.py --work runs/curves`; plot: docs/honest-curves.png",
+    ]  # fmt: skip
+    return "\n\n".join(part for part in parts if part)
+
+
+def people_by_images(size: str) -> str:
+    people, each = size.split("x")
+    return f"{int(people):,} × {each}"
+
+
+def curve_cell(row: dict | None) -> str:
+    if row is None:
+        return ""
+    spread = f" ± {100 * row['sd']['accuracy']:.1f}" if row["sd"]["accuracy"] is not None else ""
+    gap = f"{100 * row['gap']['mean']:+.1f}; " if any(row["gap"]["values"]) else ""
+    return f"{100 * row['mean']['accuracy']:.1f}{spread} ({gap}{len(row['scores'])})"
+
+
+def real_row(facts: dict) -> str:
+    spread = f"{facts['fewest']} each" if facts["fewest"] == facts["most"] else f"{facts['fewest']} to {facts['most']} each (median {facts['median']:g}; {facts['alone']} with one)"
+    return f"{facts['images']:,} faces of {facts['identities']:,} people, {spread}"
+
+
+def targets() -> str:
+    r = read("targets")
+    demos = [name for name in ("first", *SOURCES) if name in r["demos"]]
+    d = r["demos"]
+
+    def goal(name: str, key: str, text: str) -> str:
+        reached = d[name]["targets"][key]["reached"]
+        return text if reached is None or name == "first" else f"{text} ({'reached' if reached else '**missed**'})"
+
+    def distance(name: str, kind: str) -> str:
+        return f"{d[name]['distances'][kind]:.3f}"
+
+    rows = [
+        ("AUC, dlib; ≥ 0.99", *(goal(n, "auc", f"{d[n]['dlib']['auc']:.3f}") for n in demos)),
+        ("AUC, independent", *(f"{d[n]['independent']['auc']:.3f}" for n in demos)),
+        ("FNMR@FMR=1 %, dlib; ≤ 0.10", *(goal(n, "fnmr_at_fmr_1pct", f"{d[n]['dlib']['fnmr_at_fmr_1pct']:.3f}") for n in demos)),
+        ("FNMR@FMR=1 %, independent", *(f"{d[n]['independent']['fnmr_at_fmr_1pct']:.3f}" for n in demos)),
+        ("pairs of identities that match, dlib (independent)", *(f"{d[n]['dlib']['close_identities']} ({d[n]['independent']['close_identities']}) of {d[n]['dlib']['pairs_of_identities']}" for n in demos)),
+        ("diversity within a person over real, perceptual; ≥ 0.8", *(goal(n, "diversity_over_real", f"{d[n]['diversity']['perceptual']['over_real']:.2f}") for n in demos)),
+        ("the same in pixels; in dlib's space", *(f"{d[n]['diversity']['pixels']['over_real']:.2f}; {d[n]['diversity']['dispersion']['over_real']:.2f}" for n in demos)),
+        ("Fréchet distance, independent features", *(distance(n, "fid independent") for n in demos)),
+        ("over the first model's; ≤ 0.5", *(goal(n, "fid_over_first", f"{d[n]['targets']['fid_over_first']['value']:.2f}") for n in demos)),
+        ("kernel distance (unbiased), independent features", *(distance(n, "kid independent") for n in demos)),
+        ("Fréchet distance, features of mobilefacenet-small", *(distance(n, "fid mobilefacenet-small") for n in demos)),
+        ("identities that match a training person, FMR=1e-3; 0", *(goal(n, "leaking_identities", f"{d[n]['leakage']['identities_that_match_a_person']} of {d[n]['people']}, highest {d[n]['leakage']['highest_identity']:.2f}") for n in demos)),
+        ("nearest training face of an identity, median (highest)", *(f"{d[n]['leakage']['nearest_face_median']:.2f} ({d[n]['leakage']['nearest_face_highest']:.2f})" for n in demos)),
+        ("wall time; ≤ 180 s (cores)", *(goal(n, "seconds", f"{d[n]['seconds']:.0f} s ({d[n]['cores']})") for n in demos)),
+    ]  # fmt: skip
+    real, floor = r["real_diversity"], r["real_floor"]
+    return (
+        table(("demo, 24 × 8, what its filter kept", *("first UIFace" if name == "first" else SOURCES[name] for name in demos)), rows)
+        + f"\n\nIndependent: {r['independent']}, no embedding of dlib's in it. First: the weights and the demo's settings of commit {r['first_commit']}, today's anchors. Diversity: mean over people of the mean distance of two of their images, on the maps of mobilefacenet-small (LPIPS's form), in pixels (RMS), and the dispersion of dlib's embeddings (which falls when identity is held better: no goal); real: {real['people']} people of train112 with {REAL_EACH} images each. Distances: {r['images']} images of every set against {r['real_images']:,} of train112, features before the last layer; so few images bias Fréchet's upwards, equally for all: {r['images']} other real faces get {floor['fid independent']:.3f} ({floor['fid mobilefacenet-small']:.3f}), kernel {floor['kid independent']:.3f}. Leakage: centres of dlib's embeddings against those of the {d[demos[-1]]['leakage']['people']:,} training people at the cosine that 1 in 1,000 pairs of different real people reach ({d[demos[-1]]['leakage']['threshold']:.2f}); by chance {100 * d[demos[-1]]['leakage']['chance_hit']:.0f} % of strangers match somebody. Nearest face: highest cosine of an image of the identity to a training image. `python benchmarks/targets.py --fresh`"
+    )
+
+
 def pairs() -> str:
     r, k = read("pairs"), read("kfold")
     return "All-pairs histogram and k-fold, raw figures:\n\n```json\n" + json.dumps({"pairs": r, "kfold": k}, indent=1) + "\n```\n\n`python benchmarks/pairs.py`, `python benchmarks/kfold.py`"
@@ -129,6 +214,55 @@ def privacy() -> str:
     return table(("privacy front end, 112 px → 192×112×112", "measured", "bar", ""), rows) + "\n\nOne core unless said. Two processes side by side do 337 faces a second each (wall clock); two threads of one process stand in each other's way (the fresh arrays of 150 MB a batch are the suspect), so give each core a process. `python benchmarks/privacy.py`"
 
 
+def eyes() -> str:
+    r = read("eyeseg")
+    rows = [
+        (f"frames of 320×240 a second, one at a time, {r['threads']} thread{'s' * (r['threads'] > 1)}", f"{r['frames/s, one at a time']:.0f}", "60", verdict(r["frames/s, one at a time"], 60, at_least=True)),
+        ("the same, in eights", f"{r['frames/s, in eights']:.0f}", "", ""),
+        ("a frame, of that the network; floor of its convolutions", f"{r['ms a frame']:.1f} ms, {r['of that the network, ms']:.1f} ms; {r['floor, ms']:.1f} ms", "", ""),
+    ]
+    return table(("EyeSeg, 0.5 M parameters", "measured", "bar", ""), rows) + "\n\nmIoU, E1, F1, AUROC and gaze: [card](../weights/eyeseg-small.md). `python benchmarks/eyeseg.py --model eyeseg-small --threads 2 --out benchmarks/results_eyeseg.json`"
+
+
+def tokens() -> str:
+    r = read("glotok")
+    back, drawn, histogram = r["reconstruction"], r["generation"], r["histogram"]
+    rows = [
+        ("reconstruction: PSNR, SSIM", f"{back['psnr_db']:.2f} dB, {back['ssim']:.3f}"),
+        ("perceptual distance (0 to 4), cosine of the embeddings", f"{back['perceptual']:.3f}, {back['identity']:.3f}"),
+        ("rFID", f"{back['rfid']:.2f}"),
+        ("gFID of drawn faces (of as many training faces)", f"{drawn['gfid']:.2f} ({drawn['fid of training faces']:.2f})"),
+        ("drawn faces, cosine to their own person (to another)", f"{drawn['cosine to own person']:.3f} ({drawn['cosine to another']:.3f})"),
+        ("L_hist of the semantic book: random rows, highest logged, trained", f"{histogram['random rows']:.3f}, {histogram['highest logged']:.3f}, {histogram['trained']:.3f}"),
+        *(
+            (f"{name} book of {int(book['rows'])}: alive, perplexity; entropy, Gini, variation of the counts; variation of the density", f"{100 * book['alive']:.0f} %, {book['perplexity']:.0f}; {book['entropy']:.3f}, {book['gini']:.3f}, {book['variation']:.2f}; {book['density variation']:.2f}")
+            for name, book in r["books"].items()
+        ),
+    ]  # fmt: skip
+    steps = r["steps"]
+    return table((f"GloTok, {r['images']} held-out faces (LFW)", "measured"), rows) + f"\n\n`recipes/glotok-small.yaml` on `train112.zip`: {steps['tokenizer']} steps, token model {steps['model']}. FID and perceptual distance are of mobilefacenet-small's features: compare within this table only. `python benchmarks/glotok.py RUN`"
+
+
+def detection() -> str:
+    r = read("aigi")
+    conditions = list(r["conditions"])
+    by_condition = [found["sources"] for found in r["conditions"].values()]
+    rows = [(name, *(seen(name, sources[name]) for sources in by_condition), by_condition[0][name]["images"]) for name in by_condition[0]]
+    rows.append(("attention entropy over ln 196", *(f"{r['conditions'][condition]['attention_entropy']:.4f}" for condition in conditions), ""))
+    note = f"AP against the real faces of LFW, share called fake (of the real sources {', '.join(REAL)} the share alone). A classifier of codec, quality and size alone: {100 * r['metadata_accuracy']:.1f} %. Sources: [card](../weights/aigi-small.md). The entropy with plain concatenation, before TranX: [claims](claims/RESULTS.md)."
+    return table(("aigi-small", *conditions, "n"), rows) + f"\n\n{note} `facefoundry aigi evaluate --real lfw=LFW --fake uiface=SET ... --out benchmarks/results_aigi.json`"
+
+
+def seen(name: str, found: dict) -> str:
+    """A source's cell: average precision (of generated ones) and the share called fake."""
+    share = f"{100 * found['called_fake']:.1f} %"
+    return share if name in REAL else f"{found['ap']:.3f}, {share}"
+
+
+REAL = ("lfw", "london", "real_ae")
+"""Sources of results_aigi.json that are photographs; the last ones went through the autoencoder of our generators."""
+
+
 def scale() -> str:
     t, i = read("templates"), read("inspection")
     return "Templates of IJB-C's size, and the inspection of 500,000 embeddings, raw figures:\n\n```json\n" + json.dumps({"templates": t, "inspection": i}, indent=1) + "\n```\n\n`python benchmarks/templates.py`, `python benchmarks/inspection.py`"
@@ -141,8 +275,11 @@ def table(head: tuple, rows: list[tuple]) -> str:
 
 def main() -> None:
     parts = ["# Figures, measured by the scripts in this folder\n\n2 cores of an AMD EPYC (AVX-512 bf16), no accelerator, Python 3.11, the versions of `constraints.txt`, but torch 2.15 for all from \"Jobs\" on; those were taken beside other work on the second core."]
-    for title, part in (("The demo", demo), ("The honest number", honest), ("Sampling on the CPU", sampling), ("Pair statistics", pairs), ("Jobs", jobs), ("Quality labels", quality), ("Styles", styles), ("Recognition", recognition), ("Privacy", privacy), ("Scale", scale)):
-        parts.append(f"## {title}\n\n{part()}")
+    for title, part in (("The demo", demo), ("Targets", targets), ("The honest number", honest), ("The honest curves", honest_curves), ("Sampling on the CPU", sampling), ("Pair statistics", pairs), ("Jobs", jobs), ("Quality labels", quality), ("Styles", styles), ("Recognition", recognition), ("Privacy", privacy), ("Eyes", eyes), ("Tokens", tokens), ("Generated or real", detection), ("Scale", scale)):
+        try:
+            parts.append(f"## {title}\n\n{part()}")
+        except FileNotFoundError as missing:
+            logging.warning("%s left out: %s has not been measured", title, Path(missing.filename).name)
     (HERE / "RESULTS.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

@@ -115,7 +115,13 @@ def epoch_order(count: int, epoch: int, seed: int) -> np.ndarray:
 
 
 def step_rows(count: int, batch: int, step: int, seed: int) -> np.ndarray:
-    """Return the rows of a step over `count` rows of data: whole batches of each epoch's order, (batch,) int64."""
+    """Return the rows of a step over `count` rows of data: whole batches of each epoch's order, (batch,) int64.
+
+    Raises:
+        UserError: there are fewer rows than a batch takes.
+    """
+    if count < batch:
+        raise UserError(f"there are {count} rows to train on, fewer than the {batch} of one batch; lower 'batch' or bring more data")
     epoch, place = divmod(step, count // batch)
     return epoch_order(count, epoch, seed)[place * batch : (place + 1) * batch]
 

@@ -1,8 +1,9 @@
 """A second training of a patch autoencoder's decoder, for pictures as sharp as real ones; the encoder, and so every latent, stays as it is.
 
-L = |x - x̂| + γ |∇x - ∇x̂| + λ_P L_perc + λ_G w L_adv (VQGAN, Esser et al., CVPR 2021, §3.1, with the absolute error of our first training): w is the adaptive
-weight, L_adv a critic's of patches (core.adversarial). Choice [C]: the decoder is made for a sampler's latents, which are not an encoder's. It is trained on
-faces' latents with noise added and part of their fine detail taken away, against the faces as they were. Axes: B faces, C H W of a latent.
+L = |x - x̂| + γ |∇x - ∇x̂| + λ_P L_perc + λ_G w L_adv + λ_T L_texture (VQGAN, Esser et al., CVPR 2021, §3.1, with the absolute error of our first training): w is the adaptive
+weight, L_adv a critic's of patches (core.adversarial). Choices [C]: the critic sees the fine detail alone (what a 3×3 mean leaves), so that it cannot ask for
+another shape or colour, and learns in a few hundred steps what is missing; the decoder is made for a sampler's latents, which are not an encoder's. It is trained on
+faces' latents with noise added, part of their fine detail taken away, or as a denoiser says them (`one_step`), against the faces as they were. Axes: B faces, C H W of a latent.
 """
 
 from __future__ import annotations
@@ -25,6 +26,11 @@ from ..core.training import LoopConfig, data_digest, fresh, run_loop
 from ..core.weights import save_tensors
 from .autoencoder import Autoencoder, PatchAutoencoder, reconstruction
 from .face_batches import FaceBatches
+from .one_step import OneStep
+
+
+LOUDER = 4.0
+"""Brings the detail of a picture to about the spread of the picture: a critic's first layer expects that."""
 
 
 class SharpenRecipe(Config):
@@ -34,10 +40,15 @@ class SharpenRecipe(Config):
         gradient: γ.
         perceptual: λ_P; 0 = no perceptual term.
         perceptual_share: share of a step's faces the perceptual network looks at; it costs as much as the decoder.
+        texture: λ_T; the term asks for as much fine detail as the faces have, at every place of a patch alike (`texture_gap`).
         gan: λ_G on the adaptive weight; 0 = no critic.
+        gan_most: greatest adaptive weight. Without a bound a critic that cannot tell anything yet, whose gradient is small, is made as loud as the reconstruction.
         gan_from: share of the steps in which the critic learns alone; a fresh one has nothing to teach.
         critic: channels of the critic's first layer.
         latent_noise: deviation of the noise on a face's latent is drawn between 0 and this (latents have about unit variance).
+        denoiser: bundled name or path of a denoiser of these latents; with one, the latents of some faces are what it says of them (`one_step`).
+        denoised: share of a step's faces this is done to.
+        denoised_t: the time of the noise that is added before is drawn up to this, in 0..999.
         fade: share of a latent's detail (what its 3×3 mean leaves) that is taken away is drawn between 0 and this, one draw a face.
     """
 
@@ -45,14 +56,19 @@ class SharpenRecipe(Config):
     gradient: float = Field(0.5, ge=0)
     perceptual: float = Field(0.0, ge=0)
     perceptual_share: float = Field(0.25, gt=0, le=1)
+    texture: float = Field(0.0, ge=0)
     gan: float = Field(0.0, ge=0)
+    gan_most: float = Field(0.1, gt=0)
     gan_from: float = Field(0.1, ge=0, le=1)
     critic: int = Field(16, ge=1)
     latent_noise: float = Field(0.1, ge=0)
     fade: float = Field(0.0, ge=0, le=1)
+    denoiser: str | None = None
+    denoised: float = Field(0.5, gt=0, le=1)
+    denoised_t: int = Field(200, ge=1, le=999)
 
 
-class DecoderRecipe(Config):
+class SharpDecoderRecipe(Config):
     """A training file: `facefoundry train decoder RECIPE --data FACES`.
 
     Attributes:
@@ -66,48 +82,79 @@ class DecoderRecipe(Config):
 
 
 class SharpenObjective(nn.Module):
-    """forward(image_BCHW, noise_BCHW, strength_B2, play_B) → losses.
+    """forward(image_BCHW, noise_BCHW, strength_B3, play_B) → losses.
 
     Args:
-        eyes: frozen; no part of the module, neither trained nor stored.
+        eyes, one_step: frozen; no part of the module, neither trained nor stored.
     """
 
-    def __init__(self, network: PatchAutoencoder, recipe: SharpenRecipe, eyes: LiveFeatureNetwork | None) -> None:
+    def __init__(self, network: PatchAutoencoder, recipe: SharpenRecipe, eyes: LiveFeatureNetwork | None, one_step: OneStep | None = None) -> None:
         super().__init__()
-        self.network, self._recipe, self._eyes = network, recipe, (eyes,)
+        self.network, self._recipe, self._frozen = network, recipe, (eyes, one_step)
         self.critic = PatchCritic(recipe.critic) if recipe.gan else None
 
-    def forward(self, image_BCHW: Tensor, noise_BCHW: Tensor, strength_B2: Tensor, play_B: Tensor) -> dict[str, Tensor]:
+    def forward(self, image_BCHW: Tensor, noise_BCHW: Tensor, strength_B3: Tensor, play_B: Tensor) -> dict[str, Tensor]:
         """Return "loss" and its parts.
 
         Args:
-            strength_B2: in [0, 1]; scales each face's noise and fading.
+            strength_B3: in [0, 1]; scales each face's noise, fading and time.
             play_B: whether the decoder plays against the critic; every entry says the same.
         """
         recipe = self._recipe
-        latent_BCHW = disturbed(self.network.encode(image_BCHW), noise_BCHW, recipe.latent_noise * strength_B2[:, 0], recipe.fade * strength_B2[:, 1])
+        latent_BCHW = self._sampled(self.network.encode(image_BCHW), noise_BCHW, strength_B3[:, 2])
+        latent_BCHW = disturbed(latent_BCHW, noise_BCHW, recipe.latent_noise * strength_B3[:, 0], recipe.fade * strength_B3[:, 1])
         with autocast(image_BCHW.device, recipe.loop.precision):
             back_BCHW = self.network.decode(latent_BCHW)
         back_BCHW = back_BCHW.float()
         loss, psnr_db = reconstruction(back_BCHW, image_BCHW, recipe.gradient)
         parts = {"rec": loss}
         if recipe.perceptual:
-            parts["perceptual"] = perceptual_loss(self._eyes[0], back_BCHW, image_BCHW, recipe.perceptual_share)
+            parts["perceptual"] = perceptual_loss(self._frozen[0], back_BCHW, image_BCHW, recipe.perceptual_share)
             loss = loss + recipe.perceptual * parts["perceptual"]
+        if recipe.texture:
+            parts["texture"] = texture_gap(back_BCHW, image_BCHW, self.network.config.patch)
+            loss = loss + recipe.texture * parts["texture"]
         if self.critic is not None:
-            parts["gan"], parts["critic"] = game(self.critic, image_BCHW, back_BCHW)
+            parts["gan"], parts["critic"] = game(self.critic, LOUDER * detail(image_BCHW), LOUDER * detail(back_BCHW))
             loss = loss + parts["critic"]
             if play_B[0]:
-                parts["gan_weight"] = adaptive_weight(parts["rec"], parts["gan"], self.network.decoder.out.weight)
+                parts["gan_weight"] = adaptive_weight(parts["rec"], parts["gan"], self.network.decoder.out.weight, most=recipe.gan_most)
                 loss = loss + recipe.gan * parts["gan_weight"] * parts["gan"]
         return {"loss": loss, **{name: part.detach() for name, part in parts.items()}, "psnr_db": psnr_db.detach()}
+
+
+    def _sampled(self, latent_BCHW: Tensor, noise_BCHW: Tensor, strength_B: Tensor) -> Tensor:
+        """Put the denoiser's word in the place of some latents, evenly over the batch: the perceptual term looks at its first faces, and shall see both."""
+        one_step, recipe = self._frozen[1], self._recipe
+        if one_step is None:
+            return latent_BCHW
+        places = torch.arange(1, len(latent_BCHW) + 1, device=latent_BCHW.device) * recipe.denoised
+        row_R = (places.floor() > (places - recipe.denoised).floor()).nonzero()[:, 0]
+        if not len(row_R):
+            return latent_BCHW
+        t_R = (strength_B[row_R] * (recipe.denoised_t + 1)).long().clamp_max(recipe.denoised_t)
+        # Another row's noise: a face's own is added to the result afterwards.
+        return latent_BCHW.index_copy(0, row_R, one_step(latent_BCHW[row_R], noise_BCHW.roll(1, 0)[row_R], t_R))
 
 
 def disturbed(latent_BCHW: Tensor, noise_BCHW: Tensor, deviation_B: Tensor, fade_B: Tensor) -> Tensor:
     """Return latents with a share `fade` of their detail taken away and noise of `deviation` added."""
     deviation, fade = deviation_B[:, None, None, None], fade_B[:, None, None, None]
-    detail_BCHW = latent_BCHW - F.avg_pool2d(F.pad(latent_BCHW, (1, 1, 1, 1), mode="replicate"), 3, 1)
-    return latent_BCHW - fade * detail_BCHW + deviation * noise_BCHW
+    return latent_BCHW - fade * detail(latent_BCHW) + deviation * noise_BCHW
+
+
+def texture_gap(found_BCHW: Tensor, wanted_BCHW: Tensor, patch: int) -> Tensor:
+    """Return how far the mean size of the fine detail is from the wanted one: a mean over the places of a patch and the colours, where it is a mean over the batch.
+
+    A regression leaves little detail, and less in the middle of a patch than at its edge: the patches can be seen. No pixel is told what to be, only their mean.
+    """
+    found_P, wanted_P = (F.pixel_unshuffle(detail(x_BCHW).abs(), patch).mean((0, 2, 3)) for x_BCHW in (found_BCHW, wanted_BCHW))
+    return F.l1_loss(found_P, wanted_P)
+
+
+def detail(x_BCHW: Tensor) -> Tensor:
+    """Return what a 3×3 mean leaves of pictures or latents."""
+    return x_BCHW - F.avg_pool2d(F.pad(x_BCHW, (1, 1, 1, 1), mode="replicate"), 3, 1)
 
 
 class SharpenBatches:
@@ -121,8 +168,8 @@ class SharpenBatches:
     def __call__(self, step: int, rank: int, world: int) -> tuple[Tensor, ...]:
         """Return what `SharpenObjective` takes."""
         image_BCHW, noise_BCHW = self._faces(step, rank, world)
-        strength_B2 = torch.from_numpy(numpy_rng(self._seed, step, "strength", rank).random((len(image_BCHW), 2), np.float32))
-        return image_BCHW, noise_BCHW, strength_B2, torch.full((len(image_BCHW),), step >= self._plays_from)
+        strength_B3 = torch.from_numpy(numpy_rng(self._seed, step, "strength", rank).random((len(image_BCHW), 3), np.float32))
+        return image_BCHW, noise_BCHW, strength_B3, torch.full((len(image_BCHW),), step >= self._plays_from)
 
 
 def sharpen_decoder(recipe: SharpenRecipe, network: Autoencoder, image_NHWC: np.ndarray, out: Path, *, eyes: LiveFeatureNetwork | None = None) -> Path:
@@ -139,9 +186,10 @@ def sharpen_decoder(recipe: SharpenRecipe, network: Autoencoder, image_NHWC: np.
         raise UserError(f"the autoencoder is a {type(network).__name__}; only the decoder of a patch autoencoder can be sharpened: leave out 'sharpen'")
     check_eyes(recipe, eyes)
     start = data_digest(*(tensor.float().cpu().numpy() for tensor in network.state_dict().values()))
-    objective = fresh(lambda: SharpenObjective(network.requires_grad_(True), recipe, eyes), recipe.loop.seed, "critic")
+    one_step = OneStep.open(recipe.denoiser, network.latent_shape[0]) if recipe.denoiser is not None else None
+    objective = fresh(lambda: SharpenObjective(network.requires_grad_(True), recipe, eyes, one_step), recipe.loop.seed, "critic")
     batches = SharpenBatches(image_NHWC, recipe, network.latent_shape)
-    settings = {**recipe.model_dump(mode="json", exclude={"loop"}), "start": start, "eyes": eyes.name if eyes is not None else None}
+    settings = {**recipe.model_dump(mode="json", exclude={"loop"}), "start": start, "eyes": getattr(eyes, "name", None), "denoiser": getattr(one_step, "name", None)}
     steps = run_loop(objective, batches, recipe.loop, out, data=data_digest(image_NHWC), settings=settings, label="decoder")
     path = out / "autoencoder.safetensors"
     save_autoencoder(path, network, facts={"steps": steps, "batch": recipe.loop.batch, "images": len(image_NHWC), **settings})

@@ -23,7 +23,6 @@ from ..core.errors import UserError
 from ..core.files import weights_path
 from ..core.seeds import derive_seed, noise
 from ..core.types import FaceBatch
-from ..core.weights import load_into, load_weights
 from ..identity.cone import perturb_cone
 from .attention import AttentionControl, ContextMemory
 from .autoencoder import Autoencoder, PatchAutoencoder, PatchAutoencoderConfig
@@ -34,7 +33,7 @@ from .registry import GENERATORS
 from .sampling import SamplerConfig
 from .solvers import Point, build_solver
 from .train import load_autoencoder
-from .unet import FamilyUNet, UNetConfig
+from .unet import FamilyUNet, UNetConfig, load_denoiser
 from .watching import Visit, Watch
 
 
@@ -90,10 +89,7 @@ class UIFaceConfig(Config):
 
     def build(self, device: torch.device) -> UIFace:
         """Load the weights and return the generator."""
-        path = weights_path(self.denoiser)
-        tensors, config, _ = load_weights(path, kind="denoiser")
-        network = FamilyUNet(UNetConfig.parse(config, source=str(path)))
-        load_into(network, tensors, path)
+        network = load_denoiser(weights_path(self.denoiser))
         if self.compile:
             compile_network(network, device)
         autoencoder = load_autoencoder(weights_path(self.autoencoder))

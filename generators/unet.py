@@ -7,6 +7,7 @@ parameters (plus 256 for a learnable empty context); the bundled small network i
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from pydantic import model_validator
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from ..core.config import Config
+from ..core.weights import load_into, load_weights
 from .attention import AttentionControl, ContextAttention, zeroed
 from .cache import FeatureCache
 from .prediction import Prediction
@@ -127,6 +129,14 @@ class FamilyUNet(nn.Module):
         if cache is not None:
             cache.deep = x
         return self.conv_out(nn.functional.silu(self.norm_out(decode(up[cut:], x))))
+
+
+def load_denoiser(path: Path) -> FamilyUNet:
+    """Load a denoiser's weights file (kind "denoiser"), float32 on the CPU."""
+    tensors, config, _ = load_weights(path, kind="denoiser")
+    network = FamilyUNet(UNetConfig.parse(config, source=str(path)))
+    load_into(network, tensors, path)
+    return network
 
 
 class Stage(nn.Module):

@@ -29,8 +29,8 @@ Task = Annotated[int, typer.Option(min=1, max=2, help="SDFR's task: 1 = 512 numb
 
 def score(
     recogniser: Recogniser,
-    pairs: Annotated[Path, typer.Option(help="Pair list ('pathA pathB same fold' a line, or LFW's pairs.txt), or a .bin set.")],
-    images: Annotated[Path | None, typer.Option(help="Folder or zip of the aligned 112x112 images the list names; not for a .bin set.")] = None,
+    pairs: Annotated[Path, typer.Option(help="Pair list ('pathA pathB same fold' a line, or LFW's pairs.txt), a .bin set, or a dataset folder (its own pairs).")],
+    images: Annotated[Path | None, typer.Option(help="Folder or zip of the aligned 112x112 images the list names; the others hold theirs.")] = None,
     flip: Flip = True,
     out: Annotated[Path | None, typer.Option(help="Folder for the report: HTML, JSON, CSV, LaTeX and all scores.")] = None,
     groups: Annotated[Path | None, typer.Option(help="Table person,group for the report (person = the image's folder).")] = None,

@@ -121,6 +121,7 @@ def interpolation(
 def worst(
     dataset: Dataset,
     number: Annotated[int, typer.Option(min=1, help="Faces a row.")] = 10,
+    per_person: Annotated[int, typer.Option(min=0, help="At most so many of one person; 0 = any number.")] = 1,
     pose: Annotated[bool, typer.Option(help="Fit the 3D head to the shown faces, so that a turned head is called so.")] = True,
     out: Annotated[Path, typer.Option(help="The picture to write, .jpg or .png.")] = Path("worst.jpg"),
     embedder: Judge = "dlib",
@@ -131,7 +132,7 @@ def worst(
     from .gallery_worst import gallery_of_worst
     from .head_attributes import HeadPredictor
 
-    found = gallery_of_worst(dataset, out, load_embedder(embedder), number=number, attributes=HeadPredictor() if pose else None)
+    found = gallery_of_worst(dataset, out, load_embedder(embedder), number=number, per_person=per_person, attributes=HeadPredictor() if pose else None)
     _tell(found, json, str(dataset), [(f"{item['face']} by {name}", f"{item['value']} ({item['reason']})") for name in ("quality", "anchor") for item in found[name]])
 
 

@@ -51,11 +51,11 @@ def train_generator_verb(
 def train_decoder_verb(recipe: Recipe, data: Data, out: Out, settings: Settings = [], json: Json = False) -> None:  # noqa: B006
     """Sharpen the decoder of an autoencoder that stands; its latents, and the denoisers trained on them, stay as they are."""
     from ..core.files import weights_path
-    from ..generators.sharpen import DecoderRecipe, sharpen_decoder
+    from ..generators.sharpen import SharpDecoderRecipe, sharpen_decoder
     from ..generators.train import load_autoencoder
     from ..identity.sources import load_faces
 
-    checked = DecoderRecipe.load(recipe, settings)
+    checked = SharpDecoderRecipe.load(recipe, settings)
     network = load_autoencoder(weights_path(checked.autoencoder))
     path = sharpen_decoder(checked.sharpen, network, load_faces(data).image_NHWC, out, eyes=_eyes(checked.sharpen))
     show.written({"autoencoder": path}, "Trained", json)

@@ -1,14 +1,10 @@
-"""`gallery build`: every picture of the gallery at its documented size, and the page that shows them, by one command.
-
-A picture is a verb of `facefoundry gallery` with options; the command the page prints is written from the same options that make it.
-"""
+"""`gallery build`: every picture of `gallery_shots`, and the page that shows them, by one command."""
 
 from __future__ import annotations
 
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -16,47 +12,9 @@ from typing import Any
 from ..core.errors import UserError
 from ..core.files import write_bytes, write_json
 from ..core.progress import track
+from .gallery_shots import FIGURES, FOLDER, NEAREST, PAGE, SET, SET_JOB, SET_OPTIONS, SHOTS, Shot
+from .local import cores
 from .spec import bundled_job, load_job
-
-PAGE, FOLDER, FIGURES = "gallery.md", "gallery", "nearest.json"
-SET, SET_JOB, SET_OPTIONS = "gallery-set", "demo-id3-job.yaml", ("identities.count=32", "filters=[]")
-"""The set that `worst` and `nearest` look at: nothing filtered away."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Shot:
-    """A picture.
-
-    Attributes:
-        verb: of `facefoundry gallery`; name: of the picture's file.
-        job: bundled job, or "" where the verb takes the set.
-        options: of the verb.
-    """
-
-    verb: str
-    name: str
-    job: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-
-    def command(self) -> str:
-        """Return the line that makes this picture."""
-        options = " ".join(f"--{key.replace('_', '-')}" if value is True else f"--{key.replace('_', '-')} {value}" for key, value in self.options.items())
-        return f"facefoundry gallery {self.verb} {f'recipes/{self.job}' if self.job else SET} {options} --out docs/{FOLDER}/{self.name}"
-
-
-UIFACE, ID3, LCM, MORPHFACE = "demo-job.yaml", "demo-id3-job.yaml", "demo-lcm-job.yaml", "demo-morphface-job.yaml"
-SHOTS = (
-    Shot(verb="identities", name="identities-id3.jpg", job=ID3, options={"identities": 8, "draws": 10}),
-    Shot(verb="identities", name="identities-uiface.jpg", job=UIFACE, options={"identities": 4, "draws": 10}),
-    Shot(verb="identities", name="identities-lcm.jpg", job=LCM, options={"identities": 4, "draws": 10}),
-    Shot(verb="styles", name="styles.jpg", job=MORPHFACE, options={"identities": 4, "styles": 10}),
-    Shot(verb="stages", name="stages.jpg", job=UIFACE, options={"identities": 4, "noises": 10}),
-    Shot(verb="trajectory", name="trajectory.jpg", job=UIFACE, options={"identities": 3, "noises": 3}),
-    Shot(verb="attention", name="attention.jpg", job=UIFACE, options={"identity": 2, "image": 0}),
-    Shot(verb="interpolation", name="interpolation.jpg", job=ID3, options={"pairs": 3, "steps": 10}),
-    Shot(verb="worst", name="worst.jpg", options={"number": 10}),
-)
-NEAREST = Shot(verb="nearest", name="nearest.png", options={"real": "train112.zip", "chart_only": True, "figures": f"docs/{FOLDER}/{FIGURES}"})
 
 
 def build_gallery(out: Path, *, real: Path | None = None, shots: tuple[Shot, ...] = SHOTS) -> dict[str, Any]:
@@ -85,13 +43,8 @@ def build_gallery(out: Path, *, real: Path | None = None, shots: tuple[Shot, ...
             result, seconds = _timed(lambda shot=shot: _take(shot, pictures / shot.name, dataset, real, figures))
             found[shot.name] = {"seconds": round(seconds, 1), "bytes": (pictures / shot.name).stat().st_size, "result": result, "command": shot.command()}
     seconds = time.monotonic() - begin_s
-    write_bytes(out / PAGE, page(found, set_seconds=made_s, seconds=seconds, real=real is not None).encode())
+    write_bytes(out / PAGE, page(found, set_seconds=made_s, seconds=seconds, cores=cores(), real=real is not None).encode())
     return {"pictures": found, "set_seconds": round(made_s, 1), "seconds": round(seconds, 1), "bytes": sum(part["bytes"] for part in found.values()), "page": str(out / PAGE)}
-
-
-def set_command() -> str:
-    """Return the line that makes the set."""
-    return f"facefoundry run recipes/{SET_JOB} --out {SET} " + " ".join(f"--set '{option}'" for option in SET_OPTIONS)
 
 
 def _mint(dataset: Path) -> None:
@@ -130,13 +83,12 @@ def _of_job(verb: str) -> Callable[..., dict[str, Any]]:
 
 def _nearest(out: Path, dataset: Path, real: Path | None, figures: Path) -> dict[str, Any]:
     """Make the chart from real people, or draw it again from the figures; `of_this_set` says whether those are of the set just made."""
-    from .gallery_faces import THRESHOLD
     from .gallery_nearest import draw_nearest, gallery_of_nearest, maker_of
 
     if real is not None:
         from ..recognition.embedder import load_embedder
 
-        found = gallery_of_nearest(dataset, real, out, load_embedder("dlib"), threshold=THRESHOLD, chart_only=True)
+        found = gallery_of_nearest(dataset, real, out, load_embedder("dlib"), threshold=load_job(bundled_job(SET_JOB), []).match_cosine, chart_only=True)
         kept = {key: value for key, value in found.items() if key not in ("picture", "shows_real_people")}
         write_json(figures, kept)
         return kept | {"of_this_set": True}

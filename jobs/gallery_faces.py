@@ -23,9 +23,6 @@ from .plan import resolve_device
 from .spec import JobSpec
 from .steps import build_generator
 
-THRESHOLD = 0.58
-"""Cosine from which dlib calls two faces one person at a false match rate of 0.1 % on real faces."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class People:

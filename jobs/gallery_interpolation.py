@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from .captioned import AMBER, BLUE, Bar, Row, Tile, captioned, write_picture
-from .gallery_faces import THRESHOLD, open_people
+from .gallery_faces import open_people
 from .spec import JobSpec
 
 
 def gallery_of_interpolation(spec: JobSpec, out: Path, *, pairs: int, steps: int) -> dict[str, Any]:
     """Write a row a pair of the job's people, `steps` places from one to the other, every image from the first one's first noise.
 
-    Below each face the judge's cosine to both ends (blue: left, amber: right; the tick is the match threshold). Each face is sampled alone, so that the ends are the
+    Below each face the judge's cosine to both ends (blue: left, amber: right; the tick is the job's `match_cosine`). Each face is sampled alone, so that the ends are the
     anchors' own images bit for bit.
 
     Returns:
@@ -31,7 +31,7 @@ def gallery_of_interpolation(spec: JobSpec, out: Path, *, pairs: int, steps: int
     asked_PS2 = np.einsum("psd,ped->pse", anchor_PSD, end_P2D)
     cosine_PS2 = None if embed_ND is None else np.einsum("psd,ped->pse", embed_ND.reshape(pairs, steps, -1), end_P2D)
     rows = [
-        Row(tiles=tuple(_tile(image_NHWC[pair * steps + step], None if cosine_PS2 is None else cosine_PS2[pair, step]) for step in range(steps)), label=(f"person {2 * pair + 1}", f"to {2 * pair + 2}"))
+        Row(tiles=tuple(_tile(image_NHWC[pair * steps + step], None if cosine_PS2 is None else cosine_PS2[pair, step], spec.match_cosine) for step in range(steps)), label=(f"person {2 * pair + 1}", f"to {2 * pair + 2}"))
         for pair in range(pairs)
     ]  # fmt: skip
     write_picture(out, captioned(rows, [f"{share:.0%}" for share in share_S]))
@@ -54,8 +54,8 @@ def slerp(first_D: np.ndarray, second_D: np.ndarray, share_S: np.ndarray) -> np.
     return row_SD
 
 
-def _tile(image_HWC: np.ndarray, cosine_2: np.ndarray | None) -> Tile:
+def _tile(image_HWC: np.ndarray, cosine_2: np.ndarray | None, match: float) -> Tile:
     if cosine_2 is None:
         return Tile(image_HWC=image_HWC)
-    bars = tuple(Bar(value=float(value), colour=colour, tick=THRESHOLD) for value, colour in zip(cosine_2, (BLUE, AMBER)))
+    bars = tuple(Bar(value=float(value), colour=colour, tick=match) for value, colour in zip(cosine_2, (BLUE, AMBER)))
     return Tile(image_HWC=image_HWC, bars=bars, caption=(f"{cosine_2[0]:.2f}    {cosine_2[1]:.2f}",))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .gallery_build import FOLDER, set_command
+from .gallery_shots import FOLDER, SET, set_command
 
 HEAD = """# Gallery
 
@@ -15,20 +15,20 @@ Pictures of what the bundled models do, good and bad. Nobody shown here exists. 
 facefoundry gallery build --out docs{real}
 ```
 
-{seconds:.0f} s on this machine, {set_seconds:.0f} s of them for the set of faces under *Worst faces*. Each picture has a command of its own, printed under it; people and noises are those of
+{seconds:.0f} s on {cores} CPU core{plural}, {set_seconds:.0f} s of them for the set of faces under *Worst faces*. Each picture has a command of its own, printed under it; people and noises are those of
 the job file, so the same person and noise number is the same anchor and seed in every picture of one job. Cosines are by the dlib network in its centred 128-d space, which also conditions the
 generators: it is a lenient judge. From 0.58 it calls two real faces one person (false match rate 0.1 %).
 """
 
 
-def page(found: Mapping[str, Mapping[str, Any]], *, set_seconds: float, seconds: float, real: bool) -> str:
+def page(found: Mapping[str, Mapping[str, Any]], *, set_seconds: float, seconds: float, cores: int, real: bool) -> str:
     """Return the page, Markdown.
 
     Args:
         found: for each picture its `result`, `command` and `seconds`.
     """
     values = {name: part["result"] for name, part in found.items()}
-    parts = [HEAD.format(real=" --real train112.zip" if real else "", seconds=seconds, set_seconds=set_seconds)]
+    parts = [HEAD.format(real=" --real train112.zip" if real else "", seconds=seconds, set_seconds=set_seconds, cores=cores, plural="" if cores == 1 else "s")]
     for title, names, words in SECTIONS:
         if all(name in values for name in names):
             parts.append(f"## {title}\n")
@@ -99,7 +99,7 @@ def _interpolation(values: Mapping[str, Any]) -> str:
     note = f" At the ends the cosine to the own anchor is {_mean([value for row in cosines for value in (row[0][0], row[-1][1])])}, to the other {_mean([value for row in cosines for value in (row[0][1], row[-1][0])])}; half-way both are near {_mean([value for row in cosines for value in row[len(row) // 2]])}." if cosines else ""
     return f"""From one person to another along the great circle of identities, the noise kept. Bars: cosine to the left (blue) and right person (amber); the tick is the match threshold of real faces.
 
-**Sees:** identity turns steadily while pose, light and backdrop stand; sex and hair tip over within one step.{note} **Do not conclude** that every place on the way is a new person: neighbours match each other, and new identities must keep their distance (the anchor prior's do)."""
+**Sees:** identity turns steadily while pose, light and backdrop stand; where the two differ in sex or hair, that tips over within a step or two.{note} **Do not conclude** that every place on the way is a new person: neighbours match each other, and new identities must keep their distance (the anchor prior's do)."""
 
 
 def _worst(values: Mapping[str, Any]) -> str:
@@ -114,15 +114,16 @@ def _nearest(values: Mapping[str, Any]) -> str:
     found = values["nearest.png"]
     minted, real = found["minted_to_real"], found["real_to_real"]
     stale = "" if found["of_this_set"] else " These figures were measured on a set made with earlier weights or settings, and drawn again here, where the real faces are not."
-    return f"""For each minted person the cosine to the nearest of {real["people"]:,} real people (the training set's), and for each of those to the nearest other; centres of a person's images.
+    return f"""For each minted person the cosine to the nearest of {real["people"]:,} real people (the training set's), and for each of those to the nearest other; means of a person's images, all of the set, unfiltered.
 
-**Sees:** median {minted["median"]:.2f} against {real["median"]:.2f} among real strangers, highest {minted["highest"]:.2f} against {real["highest"]:.2f}; {minted["at_threshold"]} of {minted["people"]} minted people reach {found["threshold"]:g} with a real one, {real["at_threshold"]:,} of {real["people"]:,} real people with another.{stale}
-**Do not conclude** that nobody can be recognised: one network looked, at {minted["people"]} people, and at the training set alone.
+**Sees:** median {minted["median"]:.2f} against {real["median"]:.2f} among real strangers, highest {minted["highest"]:.2f} against {real["highest"]:.2f} (1.00: people who are in the set under two names). {found["nearer_than_usual"]} of {minted["people"]} minted people are nearer to a real one than 99 % of real people are to any other.
+The match threshold does not help here: it is for two single images; means lie nearer, and among thousands somebody is always near: {real["at_threshold"] / real["people"]:.0%} of real people reach it with a stranger, {minted["at_threshold"] / minted["people"]:.0%} of minted ones.{stale}
+**Do not conclude** that nobody can be recognised: one network looked, at {minted["people"]} people, and at the training set alone; a minted mean rests on eight images, most real ones on fewer, which by itself brings means nearer.
 
 There is no picture: it would show real people, who did not ask to stand here. Whoever holds the faces makes it for themselves, minted people on the left, the nearest real ones on the right:
 
 ```
-facefoundry gallery nearest {"gallery-set"} --real train112.zip --out nearest.jpg
+facefoundry gallery nearest {SET} --real train112.zip --out nearest.jpg
 ```"""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.images import to_float
+from ..core.images import to_float, to_uint8
 from ..generators.watching import Recorder
 from ..quality.image_statistics import luminance
 from .captioned import Row, Tile, captioned, write_picture
@@ -31,9 +31,8 @@ def gallery_of_stages(spec: JobSpec, out: Path, *, identities: int, noises: int)
     for person in range(identities):
         recorder = Recorder(keep_attention=False)
         made = people.generator.generate(np.repeat(people.anchor_ID[person : person + 1], noises, axis=0), seeds, watch=recorder)
-        images.append(decoded(people, recorder.visits[-1].clean()))
-        assert made.seeds == tuple(seeds)
-        if not person:
+        images.append(to_uint8(made.image_BCHW))
+        if not person:  # nobody's identity has been seen by then: any person's sampling would do
             ends = [max(first_with_identity(recorder.visits, row) - 1, 0) for row in range(noises)]
             left = [decoded(people, recorder.visits[end].clean()[row : row + 1])[0] for row, end in enumerate(ends)]
     image_IJHWC = np.stack(images)

@@ -6,7 +6,7 @@ A verb's package is imported when the verb is called; `facefoundry --help` only 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.metadata import EntryPoint, entry_points
+from importlib.metadata import EntryPoint, distributions
 from typing import Any
 
 import typer
@@ -24,14 +24,15 @@ def enter_verbs(command: Any, words: Sequence[str]) -> Any:
     """
     for name, point in offers(GROUP, "verb", command.commands).items():
         verb = _verb(point) if name in words else typer.main.get_command(_named(point))
-        command.add_command(verb, name)
+        verb.name = name
+        command.add_command(verb)
     return command
 
 
 def offered() -> dict[str, str]:
     """Return what installed packages offer, "group: name" → package; nothing is imported."""
-    points = [point for point in entry_points() if point.group.startswith("facefoundry.")]
-    return {f"{point.group.removeprefix('facefoundry.')}: {point.name}": package_of(point) for point in points}
+    points = [(dist, point) for dist in distributions() for point in dist.entry_points if point.group.startswith("facefoundry.")]
+    return {f"{point.group.removeprefix('facefoundry.')}: {point.name}": dist.metadata["Name"] for dist, point in points}
 
 
 def _verb(point: EntryPoint) -> Any:
@@ -39,7 +40,7 @@ def _verb(point: EntryPoint) -> Any:
     if isinstance(loaded, typer.Typer):
         return typer.main.get_command(loaded)
     app = typer.Typer(add_completion=False)
-    app.command(point.name)(loaded)
+    app.command()(loaded)
     return typer.main.get_command(app)
 
 

@@ -56,7 +56,7 @@ def encode_faces(source: Path, weights: str, out: Path, *, rows: int = 12) -> di
     Raises:
         UserError: `out` holds files already, or what `load_faces` and `load_glotok` refuse.
     """
-    _must_be_new(out)
+    must_be_new(out)
     tokenizer, _ = load_glotok(weights)
     faces, made_by = load_faces(source), sha256_file(weights_path(str(weights)))
     token_N2HW = tokens_of(tokenizer, faces.image_NHWC)
@@ -83,7 +83,7 @@ def decode_tokens(source: Path, weights: str, out: Path, *, rows: int = 12, batc
     Raises:
         UserError: `out` holds files already, no tokens there, or tokens of another tokenizer.
     """
-    _must_be_new(out)
+    must_be_new(out)
     tokenizer, _ = load_glotok(weights)
     held, made_by = read_tokens(source), sha256_file(weights_path(str(weights)))
     if held.tokenizer and held.tokenizer != made_by:
@@ -183,6 +183,7 @@ def _save_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def _must_be_new(out: Path) -> None:
+def must_be_new(out: Path) -> None:
+    """Refuse a place where there is something already."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and is not an empty folder; choose a new one")

@@ -23,6 +23,7 @@ from ..identity.dataset import finalise
 from ..identity.records import FaceRecord
 from ..identity.shards import ShardWriter
 from .contact_sheet import write_sheet
+from .tokenizer import must_be_new
 
 BATCH = 64
 
@@ -81,8 +82,7 @@ def sample_dataset(run: Path, out: Path, *, people: int, per: int, drawing: Draw
     Raises:
         UserError: `out` is not empty, more people than classes, or what `load_run` and `TokenModel.sample` refuse.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not an empty folder; choose a new one")
+    must_be_new(out)
     trained = load_run(run)
     known = trained.model.config.classes
     if not 1 <= people <= known or per < 1:

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..challenge.bin_file import read_bin
 from ..challenge.datacv import board, check_dataset, read_images, squared_distances, write_distances
+from ..challenge.dataset_pairs import read_dataset_pairs, score_dataset
 from ..challenge.embedding import Aligner
 from ..challenge.lfw import VerificationResult, score_bin, score_pairs
 from ..challenge.lists import read_lines, read_table
@@ -33,14 +34,16 @@ def embedder_and_aligner(recogniser: str, align: bool) -> tuple[Embedder, Aligne
 
 
 def score_list(recogniser: str, pairs: Path, images: Path | None, *, flip: bool = True, align: bool = False, mark: bool = False) -> VerificationResult:
-    """Score a pair list with its images, or a .bin set.
+    """Score a pair list with its images, a .bin set, or the pairs a dataset folder brings.
 
     Raises:
-        UserError: a pair list without --images, or a .bin set with.
+        UserError: a pair list without --images, or one of the others with.
     """
-    if pairs.suffix == ".bin":
+    if pairs.suffix == ".bin" or pairs.is_dir():
         if images is not None:
             raise UserError(f"{pairs} holds its own images; leave --images out")
+        if pairs.is_dir():
+            return score_dataset(load_embedder(recogniser), read_dataset_pairs(pairs), flip=flip)
         return score_bin(load_embedder(recogniser), read_bin(pairs), flip=flip)
     if images is None:
         raise UserError(f"{pairs} is a list of names; say where the images are: --images FOLDER_OR_ZIP")
@@ -59,7 +62,7 @@ def report_pairs(result: VerificationResult, pairs: Path, images: Path | None, o
     )  # fmt: skip
     values = evaluate(trials) | {"summary": result.summary()}
     if images is None:
-        return write_result(out, values, trials, read_bin(pairs).read)
+        return write_result(out, values, trials, (read_dataset_pairs(pairs) if pairs.is_dir() else read_bin(pairs)).read)
     with open_tree(images) as tree:
         return write_result(out, values, trials, tree.read)
 

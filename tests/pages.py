@@ -20,6 +20,7 @@ from mdit_py_plugins.anchors import anchors_plugin
 ROOT = Path(facefoundry.__file__).resolve().parent
 LEFT_OUT = {"build", "dist", "runs", "demo", "__pycache__"}  # as in .gitignore
 SHELL = {"", "sh", "bash", "shell", "console"}
+NEW_VERB = "the new verb"  # title of a fence whose verb the reader has just written
 MARKDOWN = MarkdownIt("commonmark").enable("table").use(anchors_plugin, max_level=6)  # the plugin gives headings GitHub's anchors
 
 
@@ -73,7 +74,8 @@ def parse(text: str) -> Page:
         elif token.type in ("link_open", "image"):
             page.links.append(str(token.attrs["href" if token.type == "link_open" else "src"]))
         elif token.type == "fence":
-            page.fences.append((token.info.strip(), token.content))
+            language, _, title = token.info.strip().partition(" ")
+            page.fences.append((title if NEW_VERB in title else language, token.content))
         elif token.type == "code_inline":
             page.inline.append(token.content)
         elif token.type in ("html_block", "html_inline"):
@@ -83,8 +85,9 @@ def parse(text: str) -> Page:
 
 def commands(text: str) -> Iterator[list[str]]:
     """Yield what follows `facefoundry` wherever it is run in shell text: after a prompt, a launcher or `&&`, over several lines."""
-    for line in text.replace("\\\n", " ").splitlines():
-        line = line.strip().removeprefix("$ ")
+    lines = [line.strip() for line in text.replace("\\\n", " ").splitlines()]
+    prompted = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]  # the others are what was answered
+    for line in prompted or lines:
         if "facefoundry" not in line:
             continue
         try:

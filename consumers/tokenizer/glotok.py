@@ -147,9 +147,25 @@ class GloTok(nn.Module):
 
     def codes(self, image_BCHW: Tensor) -> Tensor:
         """Faces → encoder outputs Z of both books, (B, 2 D, H, W) float32, at length 1 each where looked up by cosine."""
-        folded = F.pixel_unshuffle(_resized(image_BCHW, self.config.side), self.config.fold)
-        features = self.encoder(folded)
+        features = self._features(image_BCHW)
         return self._unit(torch.cat([adapter(features) for adapter in self.adapters], 1).float())
+
+    @torch.no_grad()
+    def settle(self, image_BCHW: Tensor) -> None:
+        """Turn and scale the adapters so that, before any training, the outputs for these faces have mean 0 and covariance 1 [C].
+
+        A random encoder says nearly the same everywhere: its outputs share one direction (mean cosine .9), and so do rows that restart at them, against
+        all that the histogram asks of the book.
+        """
+        features_NC = self._features(image_BCHW).movedim(1, -1).flatten(0, 2)
+        for adapter in self.adapters:
+            weight_DC = adapter.weight[:, :, 0, 0]
+            output_ND = (features_NC @ weight_DC.T + adapter.bias).double()
+            variance_D, axis_DD = torch.linalg.eigh(torch.cov(output_ND.T))
+            floor = 1e-6 * float(variance_D.max()) + 1e-12  # a direction in which these faces hardly differ stays quiet
+            whiten_DD = (axis_DD * variance_D.clamp_min(floor).rsqrt() @ axis_DD.T).to(weight_DC)
+            adapter.weight.copy_((whiten_DD @ weight_DC)[:, :, None, None])
+            adapter.bias.copy_(whiten_DD @ (adapter.bias - output_ND.mean(0).to(adapter.bias)))
 
     def quantise(self, code_BDHW: Tensor) -> Quantised:
         """Replace each position's two codes by the nearest rows, and refine them."""
@@ -205,6 +221,9 @@ class GloTok(nn.Module):
 
     def _refined(self, plain_BDHW: Tensor) -> Tensor:
         return torch.cat([part + refine(part) for part, refine in zip(plain_BDHW.chunk(2, 1), self.refine)], 1) if self.refine else plain_BDHW
+
+    def _features(self, image_BCHW: Tensor) -> Tensor:
+        return self.encoder(F.pixel_unshuffle(_resized(image_BCHW, self.config.side), self.config.fold))
 
     def _unit(self, code_BDHW: Tensor) -> Tensor:
         if self.config.lookup == "euclidean":

@@ -2,8 +2,8 @@
 
 L = λ_R ‖x - x̂‖² + λ_Q L_Q + λ_P L_perc + λ_G L_adv + λ_res L_res + λ_hist L_hist (consumers.md §7). From the paper: λ_res = .5, λ_hist = .01, a constant rate of
 2e-4, Adam. Choices [C], VQGAN's (Esser et al., CVPR 2021): β = .25, λ_R = λ_Q = 1, λ_G adaptive and switched on late; λ_P = .2 (our distance
-lacks LPIPS's learned weights and is five times larger); dead rows restart; the histogram learns on the
-semantic book, of a random subset of its rows each step. AdamW has torch's betas here, not the paper's (.9, .95). Axes: B faces, K rows, N bins.
+lacks LPIPS's learned weights and is five times larger); dead rows restart, at outputs that are spread out before the first step (`GloTok.settle`); the
+histogram learns on the semantic book, of a random subset of its rows each step. AdamW has torch's betas here, not the paper's (.9, .95). Axes: B faces, K rows, N bins.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ...core.adversarial import PatchCritic, adaptive_weight, game
 from ...core.config import Config
 from ...core.device import autocast
 from ...core.perceptual import perceptual_loss
+from ...core.images import to_float
 from ...core.seeds import derive_seed, numpy_rng
 from ...core.training import LoopConfig, data_digest, fresh, run_loop
 from ...generators.train import FaceBatches
@@ -31,6 +32,8 @@ from .restart import RowRestart
 from .teacher import open_teacher, teacher_book
 
 RESULT = "glotok.safetensors"
+SETTLE = 64
+"""Faces whose outputs the adapters are settled by."""
 
 
 class TokenizerWeights(Config):
@@ -171,6 +174,7 @@ def train_tokenizer(recipe: TokenizerRecipe, image_NHWC: np.ndarray, out: Path, 
         book_KD = kept_teacher_book(recipe, image_NHWC, out)
     target_log_N = log_histogram(torch.from_numpy(book_KD))
     network = fresh(recipe.tokenizer.build, recipe.loop.seed, "tokenizer")
+    network.settle(to_float(image_NHWC[np.sort(numpy_rng(recipe.loop.seed, "settle").permutation(len(image_NHWC))[:SETTLE])]))
     objective = fresh(lambda: TokenizerObjective(network, recipe, target_log_N, recipe.loop.total_steps(batches)), recipe.loop.seed, "critic")
     settings = {**recipe.model_dump(mode="json", exclude={"loop", "model"}), "target": data_digest(target_log_N.numpy())}
     steps = run_loop(objective, batches, recipe.loop, out, data=data_digest(image_NHWC), settings=settings, label="tokenizer")

@@ -28,11 +28,11 @@ class RegistryTable(SphinxDirective):
         registry = getattr(import_module(module), name)
         entries = {key: registry[key] for key in registry}
         homes = Counter(entry.__module__ for entry in entries.values())
-        lines = [".. list-table::", "   :header-rows: 1", "", "   * - name", "     - where", "     - what"]
+        lines = [".. list-table::", "   :header-rows: 1", "", "   * - name", "     - class", "     - what"]
         for key, entry in entries.items():
             told = import_module(entry.__module__) if homes[entry.__module__] == 1 else entry  # a file of its own says it best
             first = " ".join((inspect.getdoc(told) or "").split("\n\n")[0].split())
-            lines += [f"   * - ``{key}``", f"     - ``{entry.__module__.removeprefix('facefoundry.')}.{entry.__qualname__}``", f"     - {plain_to_rest(first)}"]
+            lines += [f"   * - ``{key}``", f"     - :py:class:`~{entry.__module__}.{entry.__qualname__}`", f"     - {plain_to_rest(first)}"]
         return self._parsed(lines)
 
     def _parsed(self, lines: list[str]) -> list[nodes.Node]:

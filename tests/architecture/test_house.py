@@ -152,6 +152,7 @@ def _recipe_model(values: dict, name: str):
     from facefoundry.consumers.tokenizer.train import TokenizerRecipe
     from facefoundry.generators.id3_train import Id3Recipe
     from facefoundry.generators.morphface_train import MorphFaceRecipe
+    from facefoundry.generators.sharpen import SharpDecoderRecipe
     from facefoundry.generators.train import GeneratorRecipe
     from facefoundry.jobs.spec import JobSpec
     from facefoundry.generators.distill import FewStepRecipe
@@ -161,7 +162,7 @@ def _recipe_model(values: dict, name: str):
     from facefoundry.recognition.fan_train import FanRecipe
     from facefoundry.recognition.train import RecogniserRecipe
 
-    by_key = {"widths": EyeSegRecipe, "tokenizer": TokenizerRecipe, "detector": AigiRecipe, "attack": AfaRecipe, "scales": FanRecipe, "quality_of": QualityRecipe, "identity_term": Id3Recipe, "style": MorphFaceRecipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "extends": JobSpec, "student": FewStepRecipe, "teacher": DistilRecipe}
+    by_key = {"widths": EyeSegRecipe, "tokenizer": TokenizerRecipe, "detector": AigiRecipe, "attack": AfaRecipe, "scales": FanRecipe, "quality_of": QualityRecipe, "identity_term": Id3Recipe, "style": MorphFaceRecipe, "denoiser": GeneratorRecipe, "identities": JobSpec, "extends": JobSpec, "student": FewStepRecipe, "sharpen": SharpDecoderRecipe, "teacher": DistilRecipe}
     privacy = {"privacy-dctdp": DctdpRecipe, "privacy-duetface": DuetFaceRecipe, "privacy-minusface": MinusFaceRecipe, "privacy-partialface": PartialFaceRecipe, "privacy-slerpface": SlerpRecipe}
     if name in privacy:
         return privacy[name]

@@ -7,16 +7,18 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from facefoundry.core.config import read_yaml
 from facefoundry.core.errors import UserError
 from facefoundry.core.files import bundled
 from facefoundry.core.training import LoopConfig, data_digest
 from facefoundry.core.training_state import load_state
-from facefoundry.core.weights import load_weights, read_safetensors
+from facefoundry.core.weights import load_weights, read_safetensors, save_weights
 from facefoundry.generators.autoencoder import PatchAutoencoder, PatchAutoencoderConfig, reconstruction
+from facefoundry.generators.one_step import OneStep
 from facefoundry.generators.pixel import PixelAutoencoder
-from facefoundry.generators.sharpen import DecoderRecipe, SharpenBatches, SharpenObjective, SharpenRecipe, disturbed, save_autoencoder, sharpen_decoder
+from facefoundry.generators.schedule import alpha_bars
+from facefoundry.generators.sharpen import SharpDecoderRecipe, SharpenBatches, SharpenObjective, SharpenRecipe, disturbed, save_autoencoder, sharpen_decoder, texture_gap
 from facefoundry.generators.train import AutoencoderRecipe, load_autoencoder, train_autoencoder
+from facefoundry.generators.unet import FamilyUNet, UNetConfig
 
 SMALL = PatchAutoencoderConfig(patch=14, channels=4, width=16, blocks=1, detail_width=4)
 BUNDLED_LATENTS = "c128637f6162775331b712ae2ee8b87f64063cd8e8cb99ddea579a06f7d235df"
@@ -79,7 +81,7 @@ def test_loss_is_the_weighted_sum_of_its_parts():
 
 
 def test_the_critic_learns_first_and_teaches_the_decoder_later():
-    asked = recipe(gan=0.5)
+    asked = recipe(gan=0.5, gan_most=100.0)
     made, batches = objective(asked), SharpenBatches(faces(), asked, (4, 8, 8))
     early, late = batches(2, 0, 1), batches(3, 0, 1)
     assert not early[3].any() and late[3].all()
@@ -94,6 +96,21 @@ def test_the_critic_learns_first_and_teaches_the_decoder_later():
     assert (gradients((*early[:3], late[3])) - alone).abs().max() > 1e-6
     made.critic = None
     assert torch.allclose(gradients(early), alone, atol=1e-6)
+    bound = objective(recipe(gan=0.5, gan_most=1e-3))
+    assert float(bound(*late)["gan_weight"]) == pytest.approx(1e-3)
+
+
+def test_the_critic_sees_fine_detail_alone():
+    """A change of colour or light leaves it unmoved, a change of texture does not."""
+    asked, batch = recipe(gan=0.5), SharpenBatches(faces(), recipe(), (4, 8, 8))(4, 0, 1)
+    made, seen = objective(asked), []
+    made.critic.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    made(*batch)
+    made(batch[0] + 0.1, *batch[1:])
+    real, shifted = seen[1], seen[4]  # each call: the player's fakes, the real faces, the critic's fakes
+    assert torch.allclose(real, shifted, atol=1e-5)
+    inside = batch[0][:, :, 1:-1, 1:-1] - torch.nn.functional.avg_pool2d(batch[0], 3, 1)
+    assert torch.allclose(real[:, :, 1:-1, 1:-1], 4 * inside, atol=1e-5)
 
 
 def test_disturbance_fades_detail_and_adds_noise():
@@ -107,7 +124,60 @@ def test_disturbance_fades_detail_and_adds_noise():
         mean = torch.stack(near).mean(0)
         assert torch.allclose(found[1, :, y, x], latent[1, :, y, x] - 0.25 * (latent[1, :, y, x] - mean), atol=1e-6)
     strengths = torch.cat([SharpenBatches(faces(), recipe(), (4, 8, 8))(step, 0, 1)[2] for step in range(6)])
-    assert 0 <= strengths.min() and strengths.max() < 1 and len(strengths.unique()) == strengths.numel()
+    assert strengths.shape == (12, 3) and 0 <= strengths.min() and strengths.max() < 1 and len(strengths.unique()) == strengths.numel()
+
+
+def denoiser(said: str = "v") -> FamilyUNet:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        network = FamilyUNet(UNetConfig(channels=4, width=16, multipliers=(1, 2), attention=(False, True), blocks=1, head_dim=8, groups=4, identity_dim=8, context_dim=8, tokens=4, prediction=said))
+        for parameter in network.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("said", ["epsilon", "v"])
+def test_one_step_says_what_the_denoiser_says(said):
+    network, latent, noise, t = denoiser(said), torch.randn(3, 4, 8, 8), torch.randn(3, 4, 8, 8), torch.tensor([5, 100, 300])
+    found = OneStep(network, "toy")(latent, noise, t)
+    for row in range(3):
+        alpha = alpha_bars()[t[row]].float()
+        noisy = alpha.sqrt() * latent[row : row + 1] + (1 - alpha).sqrt() * noise[row : row + 1]
+        with torch.no_grad():
+            word = network(noisy, t[row : row + 1], network.empty_rows(1))
+        clean = alpha.sqrt() * noisy - (1 - alpha).sqrt() * word if said == "v" else (noisy - (1 - alpha).sqrt() * word) / alpha.sqrt()
+        assert torch.allclose(found[row : row + 1], clean, atol=1e-4)
+
+
+def test_every_other_face_comes_from_the_denoiser():
+    seen = []
+
+    def one_step(latent_BCHW, noise_BCHW, t_B):
+        seen.append((latent_BCHW, noise_BCHW, t_B))
+        return torch.zeros_like(latent_BCHW)
+
+    asked = recipe(denoised=0.5, denoised_t=40, latent_noise=0.0)
+    made = objective(asked)
+    made._frozen = (None, one_step)
+    batch = (torch.rand(4, 3, 112, 112), torch.randn(4, 4, 8, 8), torch.tensor([[0, 0, 0.5], [0, 0, 0.0], [0, 0, 0.5], [0, 0, 0.999]]), torch.zeros(4, dtype=torch.bool))
+    drawn = []
+    made.network.decode = lambda latent_BCHW: drawn.append(latent_BCHW) or torch.zeros(4, 3, 112, 112)
+    made(*batch)
+    (latent, noise, t), = seen
+    clean = made.network.encode(batch[0])
+    assert t.tolist() == [0, 40] and torch.equal(latent, clean[1::2])
+    assert torch.equal(noise, batch[1][::2])  # never the noise that is added to the same face
+    assert not drawn[0][1::2].any() and torch.equal(drawn[0][::2], clean[::2])
+
+
+def test_a_denoiser_is_named_in_the_facts_and_must_fit(tmp_path):
+    network = denoiser()
+    save_weights(tmp_path / "denoiser.safetensors", network, kind="denoiser", config=network.config.model_dump(mode="json"))
+    asked = recipe(denoiser=str(tmp_path / "denoiser.safetensors"))
+    facts = load_weights(sharpen_decoder(asked, small(), faces(), tmp_path / "out"), kind="autoencoder")[2]
+    assert facts["denoiser"].startswith(asked.denoiser) and len(facts["denoiser"].split()[-1]) == 16
+    with pytest.raises(UserError, match="takes 4 latent channels, the autoencoder makes 5"):
+        sharpen_decoder(asked, PatchAutoencoder(SMALL.model_copy(update={"channels": 5})), faces(), tmp_path / "other")
 
 
 def test_latents_stay_bit_for_bit_and_a_killed_run_ends_the_same(tmp_path, monkeypatch):
@@ -177,8 +247,9 @@ def test_the_verb_and_its_recipe(tmp_path, monkeypatch):
 
     from facefoundry.jobs.cli import app
 
-    text = read_yaml(bundled("../recipes/decoder-small.yaml"))[0]
-    assert DecoderRecipe.parse(text).sharpen.gan > 0
+    from facefoundry.jobs.spec import bundled_job  # the recipes lie together
+
+    assert SharpDecoderRecipe.load(bundled_job("demo-job.yaml").parent / "decoder-small.yaml", []).sharpen.gan > 0
     save_autoencoder(tmp_path / "first.safetensors", small(), facts={})
     for number, face in enumerate(faces()):
         (tmp_path / "faces" / str(number // 2)).mkdir(parents=True, exist_ok=True)
@@ -194,3 +265,21 @@ def test_the_bundled_basis_has_not_moved():
     """Every bundled denoiser speaks these latents: a decoder may change, this not."""
     tensors = read_safetensors(bundled("autoencoder-small.safetensors"))[1]
     assert data_digest(*(tensors[name].numpy() for name in ("mean", "basis", "scale"))) == BUNDLED_LATENTS
+
+
+def test_texture_gap_is_the_loop_over_places():
+    found, wanted = torch.randn(2, 3, 14, 14), torch.randn(2, 3, 14, 14)
+    sizes = []
+    for x in (found, wanted):
+        padded = torch.nn.functional.pad(x, (1, 1, 1, 1), mode="replicate")
+        size = (x - torch.stack([padded[:, :, dy : dy + 14, dx : dx + 14] for dy in range(3) for dx in range(3)]).mean(0)).abs()
+        sizes.append([[[float(size[:, c, y::7, x::7].mean()) for x in range(7)] for y in range(7)] for c in range(3)])
+    wanted_gap = np.abs(np.array(sizes[0]) - np.array(sizes[1])).mean()
+    assert float(texture_gap(found, wanted, 7)) == pytest.approx(wanted_gap, rel=1e-4)
+    assert float(texture_gap(wanted.roll(1, 0), wanted, 7)) < 1e-6  # no pixel is told what to be
+
+
+def test_texture_brings_detail_back():
+    asked = recipe(texture=1.0)
+    found = objective(asked)(*SharpenBatches(faces(), asked, (4, 8, 8))(0, 0, 1))
+    assert float(found["loss"]) == pytest.approx(float(found["rec"] + found["texture"]), rel=1e-5) and float(found["texture"]) > 0

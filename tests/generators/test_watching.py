@@ -77,7 +77,7 @@ def test_weights_sum_to_one_and_blocks_come_in_order():
 def test_injected_self_attention_is_the_reference_rows():
     for name, equal in (("plain", True), ("nothing injected", False)):
         last = [logits for kind, logits in watched(SAMPLERS[name])[2].logits[-1] if kind == "self"]
-        assert all(torch.equal(logits[:2], logits[2:]) == equal for logits in last)
+        assert all(torch.equal(logits[:2], logits[2:]) == equal for logits in last[1:])  # before the first cross-attention the rows are equal anyway
 
 
 def test_logits_are_those_of_queries_and_keys():

@@ -73,7 +73,7 @@ SURFACE = {
     "gallery stages": ["job", "--identities", "--noises", "--out", "--set", "--json"],
     "gallery attention": ["job", "--identity", "--image", "--out", "--set", "--json"],
     "gallery interpolation": ["job", "--pairs", "--steps", "--out", "--set", "--json"],
-    "gallery worst": ["dataset", "--number", "--pose", "--out", "--embedder", "--json"],
+    "gallery worst": ["dataset", "--number", "--per-person", "--pose", "--out", "--embedder", "--json"],
     "gallery nearest": ["dataset", "--real", "--number", "--chart-only", "--figures", "--match", "--out", "--embedder", "--json"],
     "gallery build": ["--out", "--real", "--json"],
     "head build": ["--out", "--components", "--people", "--seed", "--json"],

@@ -207,3 +207,12 @@ def test_submit_datacv_and_sdfr_rank(command, tmp_path):
     (tmp_path / "models.csv").write_text("model,lfw,cfp\na,0.9,x\n")
     code, _, err = command("submit", "sdfr", "rank", tmp_path / "models.csv")
     assert code == 2 and "line 2" in err
+
+
+def test_score_the_pairs_of_a_dataset_folder(command, people, tmp_path):
+    faces, _ = people
+    assert command("ingest", faces, "--out", tmp_path / "set", "--no-align")[0] == 0
+    code, out, _ = command("score", NET, "--pairs", tmp_path / "set", "--out", tmp_path / "result", "--json")
+    assert code == 0 and json.loads(out)["pairs"] == 48 and "data:image/jpeg;base64," in (tmp_path / "result" / "result.html").read_text()
+    code, _, err = command("score", NET, "--pairs", tmp_path / "set", "--images", faces)
+    assert code == 2 and "holds its own images; leave --images out" in err

@@ -52,9 +52,18 @@ def test_verbs_of_other_packages(call):
     told = call("--help")
     assert told.returncode == 0 and "From the package counting." in told.stdout and "From the package grouping." in told.stdout
     assert told.stdout.count(" plan ") == 1 and told.stderr.rstrip().endswith("LOADED")  # `plan` stays ours; nothing is imported
+    assert "lambda" not in told.stdout and all(f" {name} " in told.stdout for name in ("count", "lost", "many"))
     done = call("count", "3")
     assert (done.returncode, done.stdout) == (0, "0 1 2\n") and done.stderr.rstrip().endswith("LOADED counting")
     assert call("many", "two").stdout == "two\n"
+
+
+def test_doctor_says_who_brings_what(tmp_path, monkeypatch):
+    from facefoundry.jobs.plugins import offered
+
+    install(tmp_path, "counting", {"facefoundry.verbs": {"count": "counting:count"}, "facefoundry.filters": {"odd": "counting:Odd"}, "console_scripts": {"count": "counting:count"}})
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert {key: name for key, name in offered().items() if name == "counting"} == {"verbs: count": "counting", "filters: odd": "counting"}
 
 
 def test_mistakes_of_their_users_and_of_their_authors(call):

@@ -45,6 +45,26 @@ def test_tokens_name_the_nearest_rows(lookup):
             assert torch.equal((flat @ rows.T).argmax(1), token_B2HW[:, book].flatten())
 
 
+def shared_direction(code_BDHW: torch.Tensor) -> float:
+    """Length of the mean of unit codes, squared: the mean cosine of their pairs, self-pairs too."""
+    return float(code_BDHW[:, :8].movedim(1, -1).flatten(0, 2).mean(0).square().sum())
+
+
+@torch.no_grad()
+def test_settled_outputs_have_mean_0_and_covariance_1():
+    network, seen = small(), faces(6, seed=1) * torch.linspace(0.2, 1, 6)[:, None, None, None]
+    before = shared_direction(network.codes(seen))
+    network.settle(seen)
+    for adapter in network.adapters:
+        output_ND = adapter(network._features(seen)).movedim(1, -1).flatten(0, 2)
+        assert output_ND.mean(0).abs().max() < 1e-3
+        torch.testing.assert_close(torch.cov(output_ND.T), torch.eye(8), atol=1e-2, rtol=0)
+    assert before > 0.3 and shared_direction(network.codes(seen)) < 0.1
+    again = small()
+    again.settle(torch.zeros(2, 3, 112, 112))  # no difference anywhere: nothing blows up
+    assert torch.isfinite(again.codes(seen)).all()
+
+
 def test_gradient_passes_straight_through_and_commitment_has_both_sides():
     network = small(residual=False)
     code_BDHW = network._unit(torch.randn(2, 16, 7, 7)).requires_grad_()

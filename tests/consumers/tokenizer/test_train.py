@@ -12,6 +12,7 @@ from facefoundry.consumers.tokenizer.restart import RowRestart
 from facefoundry.consumers.tokenizer.teacher import Dinov2Teacher, RecogniserTeacher, open_teacher, teacher_book
 from facefoundry.consumers.tokenizer.train import TokenizerBatches, TokenizerObjective, TokenizerRecipe, TokenizerWeights, train_tokenizer
 from facefoundry.core.errors import UserError
+from facefoundry.core.images import to_float
 from facefoundry.core.training import LoopConfig
 
 TINY = GloTokConfig(fold=8, widths=(16, 16), groups=4, semantic=12, visual=20, residual_width=32)
@@ -92,6 +93,17 @@ def test_dead_rows_restart_at_outputs():
     assert torch.allclose(stored[dead], stored[[0, 3, 7, *dead]].median().expand(9), rtol=0.5)
     assert int(restart.used_K.sum()) == 0
     assert [restart(book, output, alive) for _ in range(4)] == [0, 9, 0, 0]  # the counts began anew; after 4 steps none any more
+
+
+def test_training_begins_with_settled_outputs(tmp_path, monkeypatch):
+    """Else restarted rows all point where a random encoder points, and the histogram's loss rises."""
+    seen = []
+    monkeypatch.setattr(module, "run_loop", lambda objective, *args, **settings: seen.append(objective.network) or 0)
+    train_tokenizer(recipe(), images(), tmp_path, book_KD=np.random.default_rng(1).normal(size=(12, 6)).astype(np.float32))
+    with torch.no_grad():
+        code_BDHW = seen[0].codes(to_float(images()))
+    for part_BDHW in code_BDHW.chunk(2, 1):
+        assert part_BDHW.mean((0, 2, 3)).norm() < 0.3
 
 
 def test_training_writes_facts_resumes_and_refuses(tmp_path, monkeypatch):
