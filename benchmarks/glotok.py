@@ -52,7 +52,7 @@ def main() -> None:
     held_NHWC = some(load_faces(args.held), args.images, args.seed)
     found = measure(lambda image_BCHW: run.tokenizer.decode(run.tokenizer.encode(image_BCHW)), held_NHWC)
     figures = {
-        "images": len(held_NHWC), "features": "mobilefacenet-small", "tokenizer": run.tokenizer.config.model_dump(mode="json"),
+        "images": len(held_NHWC), "held": args.held.name, "trained": args.trained.name, "features": "mobilefacenet-small", "tokenizer": run.tokenizer.config.model_dump(mode="json"),
         "steps": {"tokenizer": last_step(args.run), "model": last_step(args.run / "model")}, "reconstruction": found.summary(),
         "books": books(run.tokenizer, held_NHWC), "histogram": histogram(args.run, run.tokenizer), "generation": generation(run, trained, found.real_NF, args.seed),
     }  # fmt: skip

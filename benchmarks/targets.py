@@ -66,9 +66,10 @@ def settings_of(name: str, work: Path) -> tuple[Path, list[str]]:
     return folder / "demo-job.yaml", [f"generator.{part}={folder / f'{file}-small.safetensors'}" for part, file in (("denoiser", "uiface"), ("autoencoder", "autoencoder"))]
 
 
-def demo(name: str, work: Path, fresh: bool) -> tuple[Faces, dict]:
+def demo(name: str, work: Path, fresh: bool, people: int = 24) -> tuple[Faces, dict]:
     """Run a demo in a process of its own, or, unless it shall be `fresh`, read what such a run left; return its kept faces and what the run was."""
     job, more = settings_of(name, work)
+    more = more if people == 24 else [*more, f"identities.count={people}"]
     folder = work / f"{name}-{make_plan(load_job(job, more)).fingerprint[:8]}"
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
@@ -142,8 +143,8 @@ class Reference:
         return found
 
 
-def measure(faces: Faces, run: dict, ref: Reference) -> dict:
-    """Every figure of one demo."""
+def measure(faces: Faces, run: dict, many: Faces, ref: Reference) -> dict:
+    """Every figure of one demo; the distances of `many`, made as the demo is."""
     result: dict = {"seconds": run["seconds"], "cpu_s": run["cpu_s"], "cores": run["cores"], "kept": len(faces), "people": len(faces.names)}
     embed = {name: embed_faces(judge, faces.image_NHWC) for name, judge in ref.judges.items()}
     for name, embed_ND in embed.items():
@@ -152,7 +153,7 @@ def measure(faces: Faces, run: dict, ref: Reference) -> dict:
         result[name]["pairs_of_identities"] = len(faces.names) * (len(faces.names) - 1) // 2
     own = {"perceptual": perceptual(faces, ref.maps), "pixels": pixels(faces), "dispersion": result["dlib"]["dispersion"]}
     result["diversity"] = {key: {"value": value, "over_real": value / ref.diversity[key]} for key, value in own.items()}
-    result["distances"] = ref.distances(faces.image_NHWC[numpy_rng(0, "order").permutation(len(faces))])
+    result["distances"] = ref.distances(many.image_NHWC[numpy_rng(0, "order").permutation(len(many))])
     centre_ID = identity_centres(embed["dlib"], faces.identity_N)[0]
     leaks = leakage(embed["dlib"], centre_ID, ref.centre_RD, fmr=1e-3)
     nearest_I = np.array([(embed["dlib"][faces.identity_N == i] @ ref.real_embed_ND.T).max() for i in range(len(faces.names))])
@@ -175,23 +176,34 @@ def judged(result: dict, first: dict | None) -> dict:
     return {key: {"value": value[key], "target": f"{TARGETS[key][0]} {TARGETS[key][1]:g}", "reached": reached[key]} for key in TARGETS}
 
 
+def ratios(own: dict[str, float], first: dict[str, float], floor: dict[str, float]) -> dict[str, float]:
+    """Distances over the first model's; "less floor": after what equally many real faces have is taken off both, which is about the bias of a small set."""
+    plain = {kind: own[kind] / first[kind] for kind in own}
+    return plain | {f"{kind} less floor": (own[kind] - floor[kind]) / (first[kind] - floor[kind]) for kind in own if kind.startswith("fid")}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/targets"))
     parser.add_argument("--generators", default=",".join(DEMOS), help="of " + ", ".join(DEMOS))
+    parser.add_argument("--people", type=int, default=24, help="people of the sets that Fréchet and kernel distances are taken of: 24 = the demo's own images; more lower the bias")
     parser.add_argument("--fresh", action="store_true", help="run every demo anew, for its time")
     parser.add_argument("--judge", type=Path, help="a recogniser that never saw an embedding of dlib's; left out, one is trained")
     parser.add_argument("--real", type=Path, default=DATA / "train112.zip")
     parser.add_argument("--held-out", type=Path, default=DATA / "lfw_folds7_8.zip")
     parser.add_argument("--out", type=Path, default=HERE / "results_targets.json")
     options = parser.parse_args()
-    demos = {name: demo(name, options.work, options.fresh) for name in ("first", *options.generators.split(","))}
+    names = ("first", *options.generators.split(","))
+    demos = {name: demo(name, options.work, options.fresh) for name in names}
+    many = {name: demo(name, options.work, False, options.people)[0] for name in names}
     real = load_faces(options.real)
     judge, words = independent(options.judge, options.work, real)
-    ref = Reference(real, load_faces(options.held_out), judge, min(len(faces) for faces, _ in demos.values()))
-    found = {name: measure(faces, run, ref) for name, (faces, run) in demos.items()}
+    ref = Reference(real, load_faces(options.held_out), judge, min(map(len, many.values())))
+    found = {name: measure(faces, run, many[name], ref) for name, (faces, run) in demos.items()}
     for name, result in found.items():
-        result["targets"] = judged(result, None if name == "first" else found["first"])
+        first = None if name == "first" else found["first"]
+        result["targets"] = judged(result, first)
+        result["over_first"] = ratios(result["distances"], first["distances"], ref.floor) if first else {}
     write_json(options.out, {"independent": words, "first_commit": FIRST_COMMIT, "images": ref.images, "real_diversity": ref.diversity, "real_floor": ref.floor, "real_images": REAL_IMAGES, "demos": found})
     for name, result in found.items():
         print(name, json.dumps(result["targets"]), flush=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -70,10 +70,15 @@ class Registry(Generic[T]):
         self._loaded = True
 
 
-def offers(group: str, kind: str, taken: Iterable[str]) -> dict[str, EntryPoint]:
-    """Return what installed packages offer in a group of entry points, by name; nothing is imported. Names that are taken stay as they are, with a warning."""
+def offers(group: str, kind: str, taken: Mapping[str, Any]) -> dict[str, EntryPoint]:
+    """Return what installed packages offer in a group of entry points, by name; nothing is imported.
+
+    Names that are taken stay as they are, with a warning unless it is the offer itself that was registered already (its module was named by a file).
+    """
     found: dict[str, EntryPoint] = {}
     for point in sorted(entry_points(group=group), key=lambda point: (point.name, package_of(point))):
+        if getattr(taken.get(point.name), "__module__", None) == point.module:
+            continue
         holder = "FaceFoundry" if point.name in taken else package_of(found[point.name]) if point.name in found else None
         if holder is None:
             found[point.name] = point

@@ -15,6 +15,8 @@ Pictures of what the bundled models do, good and bad. Nobody shown here exists. 
 facefoundry gallery build --out docs{real}
 ```
 
+Without `--real FACES` the last chart is drawn again from the figures that lie beside it (`docs/gallery/nearest.json`).
+
 {seconds:.0f} s on {cores} CPU core{plural}, {set_seconds:.0f} s of them for the set of faces under *Worst faces*. Each picture has a command of its own, printed under it; people and noises are those of
 the job file, so the same person and noise number is the same anchor and seed in every picture of one job. Cosines are by the dlib network in its centred 128-d space, which also conditions the
 generators: it is a lenient judge. From 0.58 it calls two real faces one person (false match rate 0.1 %).
@@ -84,13 +86,13 @@ def _attention(values: Mapping[str, Any]) -> str:
     found = values["attention.jpg"]
     moves = [value for value in found["moved"] if value == value]
     fired = "never falls to δ*, so that stage 2 begins at t_max" if not found["smallest_move_in_stage_1"] < found["delta"] else "falls below δ*, so that stage 2 begins early"
-    return f"""One face over time, seen through the sampler's own hook (`UIFace.generate(..., watch=Recorder())`, [watching.py](../generators/watching.py)); no pixel depends on whether one looks. Each map is stretched to its own range.
+    return f"""One face over time, seen through the sampler's own hook (`UIFace.generate(..., watch=Recorder())` in `generators/watching.py`); no pixel depends on whether one looks. Each map is stretched to its own range.
 Second row: UIFace's map of the cross-attention to the identity's tokens (softmax over places, mean over tokens, heads and blocks), below it how far it moved in a step. Then the self-attention of the context-free pass, which the identity's pass takes over: what the place of the cross gathers from, mean over heads and
 the 8×8 blocks. Last: where the identity changes the predicted noise.
 
-**Sees:** cross-attention covers the inner face while the layout forms and later leaves for hair and border. An eye gathers from the other eye, the mouth from nose and cheeks. The identity pulls at brows, eyes and hairline first, at fine detail last.
+**Sees:** cross-attention rests on a few places, on the inner face while the layout forms, later on hair, cheek or border, elsewhere for another face. The eye gathers from the other eye's side, the mouth from nose and cheeks. The identity pulls at brows, eyes and hairline first, at fine detail last.
 The map's move per step ({min(moves):.3f} to {max(moves):.3f}; δ* = {found["delta"]}) {fired}: with this small network the adaptive partition of the paper is not at work.
-**Do not conclude** that heat explains the face: maps are means over heads, and in late steps single places serve as a store that everything reads (the spot under the nose in the row *backdrop*)."""
+**Do not conclude** that heat explains the face: maps are means over heads, another face (`--identity 0`) gives others, and a place that everything reads (a bright spot far from every cross) may be a store of the network's and mean nothing where it lies."""
 
 
 def _interpolation(values: Mapping[str, Any]) -> str:
@@ -104,8 +106,8 @@ def _interpolation(values: Mapping[str, Any]) -> str:
 
 def _worst(values: Mapping[str, Any]) -> str:
     found = values["worst.jpg"]
-    return f"""The worst of {found["images"]} faces of {found["people"]} people, nothing filtered: `{set_command()}`. By SDD-FIQA (0 to 100, relative to this set) and by cosine to the {found["against"]}; in blue the same person's best. Under each its reason: nearer to another person (the number, the cosine), turned, odd light, or else its
-cosine to its own.
+    return f"""The worst of {found["images"]} faces of {found["people"]} people, one of a person, nothing filtered: `{set_command()}`. By SDD-FIQA (0 to 100, relative to this set) and by cosine to the {found["against"]}; framed blue, the same person's best.
+Under each its value, the plainest reason, and its cosine to its person's other images / to the nearest other person. *like 7*: nearer to person 7 than to its own; *whole person off*: it agrees with its person's other images, and all miss the anchor.
 
 **Sees:** what the demo's filter is for; most failures are layouts that leave no room for the face. **Do not conclude** anything about rates: these are the tails, chosen to be."""
 

@@ -47,6 +47,11 @@ def test_targets_are_judged_on_their_side(targets):
     assert targets.judged(result(0.98, 4.0), None)["fid_over_first"]["reached"] is None
 
 
+def test_ratios_with_and_without_the_bias_of_a_small_set(targets):
+    found = targets.ratios({"fid a": 60.0, "kid a": 0.1}, {"fid a": 100.0, "kid a": 0.4}, {"fid a": 40.0, "kid a": 0.0})
+    assert found == {"fid a": pytest.approx(0.6), "kid a": pytest.approx(0.25), "fid a less floor": pytest.approx(1 / 3)}
+
+
 def test_every_demo_is_a_job_that_can_be_planned(targets):
     from facefoundry.jobs.spec import load_job
 

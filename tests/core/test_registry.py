@@ -70,6 +70,16 @@ def test_an_offered_class_may_register_itself_too(site):
         del sys.modules["twice_table"]
 
 
+def test_an_offer_whose_module_a_file_has_named_already_is_no_theft(site, caplog):
+    install(site, "early", {"facefoundry.odd_things": {"early": "early_bird:Bird"}}, early_bird="class Bird:\n    pass\n")
+    things = table()
+    import_named(["early_bird"], "job.yaml")
+    things.register("early")(sys.modules["early_bird"].Bird)
+    with caplog.at_level(logging.WARNING, "facefoundry"):
+        assert list(things) == ["early", "own"] and things["early"].__name__ == "Bird"
+    assert not caplog.records
+
+
 def test_modules_that_a_file_names(site):
     (site / "named_by_a_file.py").write_text("")
     import_named(["named_by_a_file"], "job.yaml, line 3")
