@@ -159,6 +159,24 @@ def targets() -> str:
     )
 
 
+def decoder() -> str:
+    r = read("decoder")
+    sets = {"faces that come back": r["faces"], **{f"minted, {name}": r["minted"][name] for name in ("uiface", "id3", "all")}}
+    signed = lambda found: f"{found['cosine_change']:+.4f} ± {found['cosine_change_se']:.4f}"  # noqa: E731
+    names = {"psnr_db": ("PSNR, dB", 1), "laplacian": ("Laplacian deviation", 1), "grid": ("patch grid", 3), "fid_mobilefacenet-small": ("Fréchet, mobilefacenet-small", 3), "fid_dlib": ("Fréchet, dlib", 4)}
+    rows = [
+        (title, *(f"{found['old'][key]:.{digits}f} → {found['new'][key]:.{digits}f}" if key in found["old"] else "–" for key, (_, digits) in names.items()), signed(found))
+        for title, found in sets.items()
+    ]
+    f, m = r["faces"], r["minted"]
+    return (
+        table(("before → after", *(title for title, _ in names.values()), "change of dlib's cosine"), rows)
+        + f"\n\n{f['count']} faces of LFW folds 7-8 (Laplacian deviation {f['real']['laplacian']:.1f}, grid {f['real']['grid']:.3f}), cosine to the face; {m['count']} minted faces, cosine to the anchor, Fréchet distance to {m['reference']} "
+        f"faces of train112 (as many real ones: {m['floor']['fid_mobilefacenet-small']:.3f}, dlib {m['floor']['fid_dlib']:.4f}). The perceptual term was trained on mobilefacenet-small, dlib's column is the fairer. "
+        f"Decoding: {r['decode_ms']['old']:.1f} → {r['decode_ms']['new']:.1f} ms a face (one core, fp32). `python benchmarks/decoder.py`"
+    )
+
+
 def pairs() -> str:
     r, k = read("pairs"), read("kfold")
     return "All-pairs histogram and k-fold, raw figures:\n\n```json\n" + json.dumps({"pairs": r, "kfold": k}, indent=1) + "\n```\n\n`python benchmarks/pairs.py`, `python benchmarks/kfold.py`"
@@ -279,7 +297,7 @@ def table(head: tuple, rows: list[tuple]) -> str:
 
 def main() -> None:
     parts = ["# Figures, measured by the scripts in this folder\n\n2 cores of an AMD EPYC (AVX-512 bf16), no accelerator, Python 3.11, the versions of `constraints.txt`, but torch 2.15 for all from \"Jobs\" on; those were taken beside other work on the second core."]
-    for title, part in (("The demo", demo), ("Targets", targets), ("The honest number", honest), ("The honest curves", honest_curves), ("Sampling on the CPU", sampling), ("Pair statistics", pairs), ("Jobs", jobs), ("Quality labels", quality), ("Styles", styles), ("Recognition", recognition), ("Privacy", privacy), ("Eyes", eyes), ("Tokens", tokens), ("Generated or real", detection), ("Scale", scale)):
+    for title, part in (("The demo", demo), ("Targets", targets), ("The honest number", honest), ("The honest curves", honest_curves), ("Sampling on the CPU", sampling), ("Decoder", decoder), ("Pair statistics", pairs), ("Jobs", jobs), ("Quality labels", quality), ("Styles", styles), ("Recognition", recognition), ("Privacy", privacy), ("Eyes", eyes), ("Tokens", tokens), ("Generated or real", detection), ("Scale", scale)):
         try:
             parts.append(f"## {title}\n\n{part()}")
         except FileNotFoundError as missing:

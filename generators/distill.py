@@ -133,7 +133,9 @@ def train_decoder(recipe: DecoderRecipe, teacher: Autoencoder, found: Trajectori
     for name, buffer in teacher.named_buffers():
         getattr(network, name).copy_(buffer)
     objective = DecoderObjective(network, teacher.cpu(), recipe)
-    steps = run_loop(objective, EndBatches(found, recipe.loop), recipe.loop, out, data=found.digest(), settings={**settings, "gradient": recipe.gradient}, label="decoder")
+    # The trajectories are latents, the same whatever decodes them: what is learnt from is named here.
+    whole = {**settings, "gradient": recipe.gradient, "teacher": data_digest(*(tensor.float().numpy() for tensor in teacher.state_dict().values()))}
+    steps = run_loop(objective, EndBatches(found, recipe.loop), recipe.loop, out, data=found.digest(), settings=whole, label="decoder")
     path = out / "autoencoder.safetensors"
     save_weights(path, network, kind="autoencoder", config=config.model_dump(mode="json"), facts={"steps": steps, "batch": recipe.loop.batch, "latents": len(found)})
     return path

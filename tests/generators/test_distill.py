@@ -154,6 +154,15 @@ def test_an_interrupted_run_ends_as_an_undisturbed_one(tmp_path, based, rank, mo
         assert whole[name].read_bytes() == resumed[name].read_bytes()
 
 
+def test_another_teachers_decoder_is_never_taken_for_this_ones(tmp_path, based):
+    """The trajectories are the same whatever decodes them: a finished small decoder of the teacher's former one must not pass for this one's."""
+    distill(based(decoder=True), unit_rows(7), tmp_path / "run", teacher=teacher())
+    other = teacher()
+    torch.nn.init.normal_(other.autoencoder.decoder.out.bias, std=0.5)
+    with pytest.raises(UserError, match="belongs to a training with another recipe or other data .teacher:"):
+        distill(based(decoder=True), unit_rows(7), tmp_path / "run", teacher=other)
+
+
 def test_training_reduces_the_loss_and_makes_a_generator(tmp_path, based):
     wanted, made = based(steps=20, decoder=True, lr=3e-3), teacher()
     torch.nn.init.normal_(made.autoencoder.decoder.out.bias, std=0.5)  # an untrained decoder would teach nothing but its basis
