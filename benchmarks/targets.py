@@ -145,7 +145,7 @@ class Reference:
 
 def measure(faces: Faces, run: dict, many: Faces, ref: Reference) -> dict:
     """Every figure of one demo; the distances of `many`, made as the demo is."""
-    result: dict = {"seconds": run["seconds"], "cpu_s": run["cpu_s"], "cores": run["cores"], "kept": len(faces), "people": len(faces.names)}
+    result: dict = {"seconds": run["seconds"], "cpu_s": run["cpu_s"], "cores": run["cores"], "kept": len(faces), "people": len(faces.names), "generated": run["counts"]["generated"]}
     embed = {name: embed_faces(judge, faces.image_NHWC) for name, judge in ref.judges.items()}
     for name, embed_ND in embed.items():
         found = dataset_figures(embed_ND, faces.identity_N, threshold=ref.thresholds[name])

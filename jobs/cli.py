@@ -80,7 +80,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder of the dataset.")] = Path("demo"),
     identities: Annotated[int, typer.Option(min=2, help="How many people.")] = 24,
     per_identity: Annotated[int, typer.Option(min=2, help="How many images of each.")] = 8,
-    generator: Annotated[DemoGenerator, typer.Option(help="uiface: two-stage sampling; id3: trained with an identity term; lcm: four passes an image; morphface: in styles of a morphable head.")] = DemoGenerator.uiface,
+    generator: Annotated[DemoGenerator, typer.Option(help="id3: trained with an identity term, the best figures; uiface: two-stage sampling; lcm: four passes an image; morphface: in styles of a morphable head.")] = DemoGenerator.id3,
     workers: Workers = 0,
     json: Json = False,
 ) -> None:

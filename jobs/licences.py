@@ -21,6 +21,7 @@ UNKNOWN = "not known here; ask whoever made it"
 
 _KNOWN = {
     "anchor-prior": "statistics of LFW, CelebA and Glint faces (research use only); it holds no real person",
+    "autoencoder-sharp": "trained on research data; weights for research use",
     "autoencoder-small": "trained on research data; weights for research use",
     "dlib": "network released as CC0 by its author; trained on face sets gathered for research (FaceScrub, VGG and others)",
 }
