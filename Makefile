@@ -4,6 +4,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_STAMP := $(VENV)/.installed-test
+# The pinned versions need Python 3.11; an older one gets the newest versions that still run there.
+PINS := $(shell $(PYTHON) -c 'import sys; print("-c constraints.txt" if sys.version_info >= (3, 11) else "")')
 
 .PHONY: setup demo test lint docs linkcheck clean
 
@@ -14,13 +16,13 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	@echo "installing into $(VENV) (a few minutes) ..."
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet $(PINS) -e .
 	@touch $(STAMP)
 
 # The tests try every extra, a Ray cluster and a stand-in for an object store included: some hundred megabytes the demo does without.
 $(TEST_STAMP): $(STAMP)
 	@echo "installing what the tests need ..."
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[test]'
+	$(BIN)/python -m pip install --quiet $(PINS) -e '.[test]'
 	$(BIN)/python -m pip install --quiet --no-deps torchattacks==3.5.1  # its own pins are of 2021 and contradict ours; it needs none of them here
 	@touch $(TEST_STAMP)
 

@@ -61,23 +61,24 @@ class Cell:
         return [(source, sum(sizes[:k]), size) for k, (source, size) in enumerate(zip(self.sources, sizes))]
 
 
-MAIN = ("real 1000x3", "id3 1000x3", "uiface 1000x3")
+MAIN = ("id3 1000x3", "uiface 1000x3")
 OTHERS = ("rendered 1000x3", "lcm 1000x3", "morphface 1000x3")
 MIXTURES = ("id3+rendered 1000x3", "real+id3 1000x3", "uiface+id3 1000x3")
-PEOPLE = ("real 500x3", "id3 500x3", "real 4000x3", "id3 4000x3", "real 2000x3", "id3 2000x3")
-FILTERED = ("real 300x8", "id3 300x8", "id3 300x8 filtered")
-EACH = ("real 300x2", "id3 300x2", "real 300x16", "id3 300x16", "real 300x4", "id3 300x4")
+PEOPLE = ("id3 500x3", "id3 4000x3", "id3 2000x3")
+FILTERED = ("id3 300x8", "id3 300x8 filtered")
+EACH = ("id3 300x2", "id3 300x16", "id3 300x4")
 UIFACE = ("uiface 500x3", "uiface 4000x3", "uiface 2000x3")
 REST = ("lcm 500x3", "rendered 500x3", "lcm 4000x3", "rendered 4000x3", "lcm 2000x3", "rendered 2000x3")
 ORDER: tuple[tuple[tuple[str, ...], tuple[int, ...]], ...] = (
     (MAIN, (0, 1, 2)), (OTHERS, (0, 1)), (MIXTURES, (0, 1)), (PEOPLE, (0,)), (FILTERED, (0, 1)), (PEOPLE, (1,)), (EACH, (0, 1)), (UIFACE, (0,)),
     (OTHERS, (2,)), (MIXTURES, (2,)), (FILTERED, (2,)), (UIFACE, (1,)), (PEOPLE, (2,)), (EACH, (2,)), (REST, (0, 1)), (UIFACE, (2,)), (REST, (2,)),
 )  # fmt: skip
-"""Groups of cells and the seeds they are run with, in the order of worth: wherever the run is cut, what stands is a table. Seed by seed within a group."""
+"""Groups of minted cells and the seeds they are run with, in the order of worth: wherever the run is cut, what stands is a table. Seed by seed within a
+group; each goes after its real side, so that no real set is trained on that nothing is compared with."""
 
 
 def units(order: Sequence[tuple[Sequence[str], Sequence[int]]] = ORDER, only: str = "") -> Iterator[tuple[Cell, int]]:
-    """Yield (cell, seed) in the order of worth; `only` is a regular expression searched in the cell's text."""
+    """Yield (minted cell, seed) in the order of worth; `only` is a regular expression searched in the cell's text."""
     for cells, seeds in order:
         for seed in seeds:
             yield from ((Cell.parse(text), seed) for text in cells if re.search(only, text))
@@ -108,6 +109,12 @@ class Sides:
             for source, start, people in cell.shares()
         ]
         return joined(parts), {}
+
+    def check(self, cell: Cell) -> None:
+        """Raise what `standing_pool` raises where a pool of the cell is wanting."""
+        for source, start, people in cell.shares():
+            if source != REAL:
+                standing_pool(source, (start + people, cell.per_identity * (1 + cell.filtered)), self.work)
 
     def key(self, cell: Cell) -> str:
         """Return what identifies the images of a cell: its text and its generators' weights and settings."""

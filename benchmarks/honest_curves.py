@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
-from honest_cells import ORDER, REAL, Cell, Sides, units
+from honest_cells import REAL, Cell, Sides, units
 from honest_plot import draw
 from honest_sides import DATA, JOBS, OVERLAP, RECIPE, NoPool, gap, score_of, source_key
 
@@ -63,7 +63,7 @@ def recipe_key() -> str:
 
 
 def run_unit(cell: Cell, seed: int, sides: Sides, work: Path) -> str:
-    """Score one unit; return "done", "stood" where that was done before, "busy" where another process is at it or at its pool, "no pool" where nobody is."""
+    """Score one unit; return "done", "stood" where that was done before, or "busy" where another process is at it or at its pool."""
     key = sides.key(cell)
     path = score_path(work, key, seed, steps_for(cell.images))
     if path.is_file():
@@ -79,9 +79,19 @@ def run_unit(cell: Cell, seed: int, sides: Sides, work: Path) -> str:
             write_json(path, {"cell": str(cell), "seed": seed, "steps": steps_for(cell.images), "cpu_s": time.process_time() - begin_s, "score": score, "facts": {**counts(faces), **facts}})
     except Timeout:
         return "busy"
+    return "done"
+
+
+def run_beside_real(cell: Cell, seed: int, sides: Sides, work: Path) -> str:
+    """Score a minted unit, its real side before it; states as of `run_unit`, "done" where either was."""
+    try:
+        sides.check(cell)
+    except Timeout:
+        return "busy"
     except NoPool:
         return "no pool"
-    return "done"
+    states = [run_unit(each, seed, sides, work) for each in (cell.real_side, cell)]
+    return next(state for state in ("done", "busy", "stood") if state in states)
 
 
 def counts(faces: Faces) -> dict:
@@ -93,7 +103,7 @@ def counts(faces: Faces) -> dict:
 def collect(work: Path, sides: Sides) -> dict:
     """Return what every finished unit of the order says, by cell, with mean, deviation and GAP."""
     found: dict[str, dict] = {}
-    for cell, seed in units():
+    for cell, seed in dict.fromkeys(each for cell, seed in units() for each in ((cell.real_side, seed), (cell, seed))):
         path = score_path(work, sides.key(cell), seed, steps_for(cell.images))
         if path.is_file():
             held = json.loads(path.read_text())
@@ -129,19 +139,20 @@ def report(work: Path, sides: Sides, out: Path, plot: Path | None = None) -> Non
 
 def plan(sides: Sides) -> None:
     """Print the units in order with estimated seconds of one core, pools included where they are first needed."""
-    total, minted = 0.0, set()
-    for cells, seeds in ORDER:
-        for text in cells:
-            cell = Cell.parse(text)
-            for source, _, _ in cell.shares():
-                need = (source, cell.per_identity * (1 + cell.filtered) > 3)
-                if source != REAL and need not in minted:
-                    minted.add(need)
-                    identities, each = sides.pools()[need]
-                    total += identities * each / RATES[source]
-                    print(f"    pool {source} {identities}x{each}: {identities * each / RATES[source]:.0f} s, {total / 60:.0f} min")
-            total += len(seeds) * steps_for(cell.images) * STEP_S
-            print(f"{text:28} seeds {seeds}  {steps_for(cell.images)} steps, {total / 60:.0f} min")
+    total, counted = 0.0, set()
+    for cell, seed in units():
+        for source, _, _ in cell.shares():
+            need = (source, cell.per_identity * (1 + cell.filtered) > 3)
+            if source != REAL and need not in counted:
+                counted.add(need)
+                identities, each = sides.pools()[need]
+                total += identities * each / RATES[source]
+                print(f"    pool {source} {identities}x{each}: {identities * each / RATES[source]:.0f} s, {total / 60:.0f} min")
+        for unit in ((cell.real_side, seed), (cell, seed)):
+            if unit not in counted:
+                counted.add(unit)
+                total += steps_for(cell.images) * STEP_S
+                print(f"{unit[0]!s:28} seed {seed}  {steps_for(cell.images)} steps, {total / 60:.0f} min")
 
 
 def work_through(todo: list[tuple[Cell, int]], sides: Sides, options: argparse.Namespace, until_s: float) -> None:
@@ -149,7 +160,7 @@ def work_through(todo: list[tuple[Cell, int]], sides: Sides, options: argparse.N
     while time.monotonic() < until_s:
         states: dict[str, list[str]] = {}
         for cell, seed in todo:
-            state = run_unit(cell, seed, sides, options.work)
+            state = run_beside_real(cell, seed, sides, options.work)
             states.setdefault(state, []).append(str(cell))
             if state == "done":
                 print(cell, seed, flush=True)

@@ -35,6 +35,9 @@ def draw(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
     over_images.set(xlabel=f"images each, {DEEP} people", title="More images of each")
     bars(sources, {cell: row for cell, row in found.items() if (cell.identities, cell.per_identity) == ONE_SIZE})
     sources.set(xlabel="accuracy, %", title=f"Every source: {ONE_SIZE[0]:,} people × {ONE_SIZE[1]}")
+    named_once = {label: handle for axes in (over_people, over_images) for handle, label in zip(*axes.get_legend_handles_labels())}
+    if named_once:
+        figure.legend(named_once.values(), named_once, loc="outside lower center", ncols=len(named_once), frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
 
@@ -61,8 +64,6 @@ def lines(axes: Any, found: Mapping[Cell, Mapping[str, Any]], place: str) -> Non
     axes.minorticks_off()
     axes.grid(axis="y", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    if ticks:
-        axes.legend(frameon=False, fontsize=9)
 
 
 def bars(axes: Any, found: Mapping[Cell, Mapping[str, Any]]) -> None:

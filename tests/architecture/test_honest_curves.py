@@ -97,7 +97,7 @@ def test_cells_are_read_and_written(cells):
 def test_order_is_worth_first_and_whole(cells):
     every = [(str(cell), seed) for cell, seed in cells.units()]
     assert len(every) == len(set(every)) and {seed for _, seed in every} == {0, 1, 2}
-    assert every[0] == ("real 1000x3", 0) and all((str(cells.Cell.parse(text).real_side), seed) in every for text, seed in every)
+    assert every[0] == ("id3 1000x3", 0) and not [text for text, _ in every if text.startswith("real ")]  # real sides go with what is compared with them
     assert {str(cell) for cell, _ in cells.units(only="^morphface")} == {"morphface 1000x3"}
 
 
@@ -130,7 +130,7 @@ def test_standing_pool_serves_every_smaller_one(sides, tmp_path, monkeypatch):
 def test_unit_without_pool_is_said_and_left(curves, cells, tmp_path, capsys):
     todo = [(cells.Cell.parse("rendered 4x2"), 0)]
     curves.work_through(todo, cells.Sides(tmp_path), SimpleNamespace(work=tmp_path), float("inf"))
-    assert "rendered 4x2" in capsys.readouterr().out and not list((tmp_path / "scores").glob("*.json"))
+    assert "rendered 4x2" in capsys.readouterr().out and not (tmp_path / "scores").exists()  # nor is its real side
 
 
 def test_key_of_a_source_is_that_of_its_images(sides):
@@ -149,21 +149,22 @@ def test_steps_are_a_matter_of_size_alone(curves):
     assert [curves.steps_for(images) for images in (600, 3000, 12000)] == [450, 562, 2250]
 
 
-def test_finished_unit_is_never_repeated(curves, cells, tmp_path, monkeypatch):
+def test_finished_unit_is_never_repeated_and_real_goes_first(curves, cells, tmp_path, monkeypatch):
     trained = []
 
     def train(faces, recipe, folder):
-        trained.append((recipe.seed, recipe.steps, len(faces)))
+        trained.append((folder.name.split("_")[0], recipe.seed, recipe.steps, len(faces)))
         return {"accuracy": 0.8 + 0.01 * recipe.seed}
 
     monkeypatch.setattr(curves, "score_of", train)
-    todo = [(cells.Cell.parse("real 4x2"), seed) for seed in (0, 1)]
+    todo = [(cells.Cell.parse("lcm 4x2"), seed) for seed in (0, 1)]
     monkeypatch.setattr(curves, "units", lambda: todo)
     monkeypatch.setattr(cells, "_load", lambda path: faces_of([5, 4, 3, 2]))
+    monkeypatch.setattr(cells, "standing_pool", lambda source, least, work: tmp_path)
     sides, options = cells.Sides(tmp_path), SimpleNamespace(work=tmp_path, out=tmp_path / "out.json", plot=tmp_path / "plot.png")
-    assert curves.run_unit(*todo[0], sides, tmp_path) == "done" and curves.run_unit(*todo[0], sides, tmp_path) == "stood"
+    assert curves.run_beside_real(*todo[0], sides, tmp_path) == "done" and curves.run_beside_real(*todo[0], sides, tmp_path) == "stood"
     curves.work_through(todo, sides, options, float("inf"))
-    assert trained == [(0, 450, 8), (1, 450, 8)]
+    assert trained == [("real", 0, 450, 8), ("lcm", 0, 450, 8), ("real", 1, 450, 8), ("lcm", 1, 450, 8)]
     row = json.loads(options.out.read_text())["cells"]["real 4x2"]
     assert row["mean"]["accuracy"] == pytest.approx(0.805) and row["facts"] == {"identities": 4, "images": 8, "fewest": 2, "median": 2.0, "most": 2, "alone": 0}
     curves.report(tmp_path, sides, options.out, options.plot)
