@@ -23,7 +23,7 @@ from pathlib import Path
 from facefoundry.jobs.local import cores
 
 ROOT = Path(__file__).resolve().parents[1]
-WIDTH, LINES = 110, 20
+WIDTH, LINES = 110, 30
 
 JOB = """\
 extends: demo-lcm-job.yaml      # a recipe that ships: the few-step student, 4 passes an image; this file says only what differs
@@ -53,7 +53,7 @@ STOPS = (
     Stop(
         title="Mint and filter",
         command="facefoundry run tour.yaml --out faces",
-        before="PEOPLE people that do not exist, eight images each. The recipe's filter sets the worst tenth by SDD-FIQA quality aside, with the reason. Kill it and run the line again: it goes on.",
+        before="PEOPLE people that do not exist, eight images each. The recipe's filters set images aside, each with its reason: the worst tenth by SDD-FIQA quality, people too near to an earlier one. Kill it and run the line again: it goes on.",
         after="`faces/report.html` shows figures and curves, `faces/contact_sheet.png` the faces. The judge (dlib) also conditions the generator: its figures are kind.",
     ),
     Stop(title="Check the files", command="facefoundry verify faces", before="Every file is hashed again, every image decoded. The digest is the same wherever the same job ran on the same libraries."),
@@ -115,7 +115,7 @@ def cut(text: str) -> str:
     """Cut long lines and long outputs, and mark the cuts."""
     lines = [line.rstrip() for line in text.splitlines()]
     lines = [line if len(line) <= WIDTH else f"{line[:WIDTH].rstrip()} […]" for line in lines if line]
-    return "\n".join(lines if len(lines) <= LINES else [*lines[:LINES], f"[… {len(lines) - LINES} more lines]"])
+    return "\n".join(lines if len(lines) <= LINES else [*lines[:LINES], f"[… lines left out: {len(lines) - LINES}]"])
 
 
 def page(stops: tuple[Stop, ...], folder: Path, people: int) -> str:
@@ -127,7 +127,7 @@ def page(stops: tuple[Stop, ...], folder: Path, people: int) -> str:
         total_s += seconds if plain is not REAL else 0.0
         heading = f"## {number}. {stop.title}" if plain is not REAL else f"## {stop.title}"
         parts.append("\n\n".join([heading, stop.before, f"```console\n$ {stop.command}\n{cut(told)}\n```", *([stop.after] if stop.after else []), f"*{seconds:.0f} s*"]))
-    machine = f"{cores()} CPU cores ({platform.machine()}), no accelerator, torch {version('torch')}, Python {platform.python_version()}"
+    machine = f"{cores()} CPU core{'s' * (cores() > 1)} ({platform.machine()}), no accelerator, torch {version('torch')}, Python {platform.python_version()}"
     return "\n\n".join([HEAD.format(job=(folder / "tour.yaml").read_text(encoding="utf-8"), people=people, minutes=total_s / 60, machine=machine, width=WIDTH, lines=LINES), *parts, FOOT])
 
 

@@ -23,6 +23,8 @@ _KNOWN = {
     "anchor-prior": "statistics of LFW, CelebA and Glint faces (research use only); it holds no real person",
     "autoencoder-sharp": "trained on research data; weights for research use",
     "autoencoder-small": "trained on research data; weights for research use",
+    "lcm-small": "student of uiface-small, trained on research data; weights for research use",
+    "lcm-decoder": "student of autoencoder-small, trained on research data; weights for research use",
     "dlib": "network released as CC0 by its author; trained on face sets gathered for research (FaceScrub, VGG and others)",
 }
 """Parts whose file does not say it."""
