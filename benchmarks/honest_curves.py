@@ -37,7 +37,7 @@ EPOCHS, LEAST = 6, 450
 STEP_S = 0.135
 """Seconds of one core for a step of 32 faces on a quiet machine; for --plan only."""
 
-RATES = {"uiface": 16.0, "id3": 12.0, "lcm": 50.0, "morphface": 8.0, "rendered": 100.0}
+RATES = {"uiface": 16.0, "id3": 9.5, "lcm": 50.0, "morphface": 8.0, "rendered": 100.0}
 """Images a second and core with all that a job does beside them; for --plan only."""
 
 
