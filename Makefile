@@ -29,9 +29,10 @@ $(TEST_STAMP): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/facefoundry demo
 
-# One thread a process: the tests start processes of their own, and small networks gain nothing from threads.
+# One thread a process: the tests start processes of their own, and small networks gain nothing from threads. A file's tests stay in one process.
+TEST_WORKERS ?= 2
 test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
 
 lint: $(TEST_STAMP)
 	$(BIN)/lint-imports
