@@ -40,7 +40,7 @@ def main() -> None:
     """Measure, show, write."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, help="folder of `facefoundry tokenizer train`")
-    parser.add_argument("--held", type=Path, default=Path("/work/data_eval"), help="faces of people it was not trained on")
+    parser.add_argument("--held", type=Path, default=Path("../shared/data/faces/lfw_folds7_8.zip"), help="faces of people it was not trained on")
     parser.add_argument("--trained", type=Path, default=Path("../shared/data/faces/train112.zip"), help="the faces it was trained on")
     parser.add_argument("--images", type=int, default=400, help="held-out faces, and faces drawn")
     parser.add_argument("--seed", type=int, default=0)

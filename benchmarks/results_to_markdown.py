@@ -151,7 +151,7 @@ def targets() -> str:
         ("Fréchet distance, features of mobilefacenet-small; over the first's", *(f"{distance(n, 'fid mobilefacenet-small')}; {over(n, 'fid mobilefacenet-small')}" for n in demos)),
         ("identities that match a training person, FMR=1e-3; 0", *(goal(n, "leaking_identities", f"{d[n]['leakage']['identities_that_match_a_person']}, highest {d[n]['leakage']['highest_identity']:.2f}") for n in demos)),
         ("nearest training face of an identity, median (highest)", *(f"{d[n]['leakage']['nearest_face_median']:.2f} ({d[n]['leakage']['nearest_face_highest']:.2f})" for n in demos)),
-        ("wall time; ≤ 180 s (cores)", *(goal(n, "seconds", f"{d[n]['seconds']:.0f} s ({d[n]['cores']})") for n in demos)),
+        ("wall time on two cores; ≤ 180 s", *(goal(n, "seconds", f"{d[n]['seconds']:.0f} s") if d[n]["cores"] > 1 else "not taken (one busy core)" for n in demos)),
     ]  # fmt: skip
     real, floor = r["real_diversity"], r["real_floor"]
     return (
