@@ -263,7 +263,7 @@ def tokens() -> str:
         ),
     ]  # fmt: skip
     steps = r["steps"]
-    return table((f"GloTok, {r['images']} held-out faces ({r['held']})", "measured"), rows) + f"\n\n`recipes/glotok-small.yaml` on `{r['trained']}`: {steps['tokenizer']} steps, token model {steps['model']}. FID and perceptual distance are of mobilefacenet-small's features: compare within this table only. `python benchmarks/glotok.py RUN`"
+    return table((f"GloTok, {r['images']} held-out faces ({r['held']})", "measured"), rows) + f"\n\n`recipes/glotok-small.yaml` on {r['trained']}: {steps['tokenizer']} steps, token model {steps['model']}. FID and perceptual distance are of mobilefacenet-small's features: compare within this table only. `python benchmarks/glotok.py RUN`"
 
 
 def detection() -> str:
