@@ -29,10 +29,15 @@ $(TEST_STAMP): $(STAMP)
 demo: $(STAMP)
 	$(BIN)/facefoundry demo
 
-# One thread a process: the tests start processes of their own, and small networks gain nothing from threads. A file's tests stay in one process.
+# One thread a process: the tests start processes of their own, and small networks gain nothing from threads. A file's tests stay in one process;
+# the fault tests kill processes and wait on clocks, so they run alone.
 TEST_WORKERS ?= 2
+test: export OMP_NUM_THREADS = 1
+test: export MKL_NUM_THREADS = 1
+test: export NUMBA_NUM_THREADS = 1
 test: $(TEST_STAMP)
-	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) --dist loadfile --ignore tests/faults
+	$(BIN)/python -m pytest tests/faults
 
 lint: $(TEST_STAMP)
 	$(BIN)/lint-imports

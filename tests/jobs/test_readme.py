@@ -80,4 +80,4 @@ def test_every_command_of_the_readme_runs(desk, monkeypatch, capsys):
         if "photos" in line:
             lay_out(desk, desk / "faces")
         run(monkeypatch, line)
-    assert {"faces", "faces-id3", "tars", "mine", "runs"} <= {path.name for path in desk.iterdir()}
+    assert {"faces", "faces-uiface", "tars", "mine", "runs"} <= {path.name for path in desk.iterdir()}
