@@ -4,7 +4,7 @@
 
 Each demo runs once as a user runs it (24 × 8, its own filter; an empty cache of descriptors, so that the time is a first run's) and is kept under --work by the
 fingerprint of its job: the same line runs again only what changed (--fresh: all, for the time). "first" is the first bundled UIFace of the project's history, with the settings of its
-own demo. Figures are of the images the demo's filter kept; Fréchet and kernel distances take equally many of every set. Axes: N images, I identities.
+own demo. Figures are of the images the demo's filter kept. Fréchet and kernel distances are of 125 people made the same way (some 900 images, equally many of every set). Axes: N images, I identities.
 """
 
 from __future__ import annotations
@@ -186,7 +186,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/targets"))
     parser.add_argument("--generators", default=",".join(DEMOS), help="of " + ", ".join(DEMOS))
-    parser.add_argument("--people", type=int, default=24, help="people of the sets that Fréchet and kernel distances are taken of: 24 = the demo's own images; more lower the bias")
+    parser.add_argument("--people", type=int, default=125, help="people of the sets that Fréchet and kernel distances are taken of, else made as the demo is: the demo's own 24 leave mostly the bias of a small set")
     parser.add_argument("--fresh", action="store_true", help="run every demo anew, for its time")
     parser.add_argument("--judge", type=Path, help="a recogniser that never saw an embedding of dlib's; left out, one is trained")
     parser.add_argument("--real", type=Path, default=DATA / "train112.zip")
