@@ -44,6 +44,9 @@ FIRST_COMMIT = "820b189"
 """The commit that brought the first bundled weights; its demo job sampled as today's does."""
 
 DEMOS = {"uiface": "demo-job.yaml", "id3": "demo-id3-job.yaml", "morphface": "demo-morphface-job.yaml", "lcm": "demo-lcm-job.yaml"}
+PEOPLE = 24
+"""Of a demo."""
+
 REAL_IMAGES = 2000
 """Real faces that Fréchet and kernel distances are measured to."""
 
@@ -66,10 +69,13 @@ def settings_of(name: str, work: Path) -> tuple[Path, list[str]]:
     return folder / "demo-job.yaml", [f"generator.{part}={folder / f'{file}-small.safetensors'}" for part, file in (("denoiser", "uiface"), ("autoencoder", "autoencoder"))]
 
 
-def demo(name: str, work: Path, fresh: bool, people: int = 24) -> tuple[Faces, dict]:
-    """Run a demo in a process of its own, or, unless it shall be `fresh`, read what such a run left; return its kept faces and what the run was."""
+def demo(name: str, work: Path, fresh: bool, people: int = PEOPLE) -> tuple[Faces, dict]:
+    """Run a demo in a process of its own, or, unless it shall be `fresh`, read what such a run left; return its kept faces and what the run was.
+
+    More people than a demo has may be as near to each other as a job's usually are (0.45): the pool holds 64 below the demo's 0.2.
+    """
     job, more = settings_of(name, work)
-    more = more if people == 24 else [*more, f"identities.count={people}"]
+    more = more if people == PEOPLE else [*more, f"identities.count={people}", "identities.max_cosine=null"]
     folder = work / f"{name}-{make_plan(load_job(job, more)).fingerprint[:8]}"
     if fresh:
         shutil.rmtree(folder, ignore_errors=True)
