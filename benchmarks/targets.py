@@ -4,7 +4,8 @@
 
 Each demo runs once as a user runs it (24 × 8, its own filter; an empty cache of descriptors, so that the time is a first run's) and is kept under --work by the
 fingerprint of its job: the same line runs again only what changed (--fresh: all, for the time). "first" is the first bundled UIFace of the project's history, with the settings of its
-own demo. Figures are of the images the demo's filter kept. Fréchet and kernel distances are of 125 people made the same way (some 900 images, equally many of every set). Axes: N images, I identities.
+own demo. Figures are of the images the demo's filters kept. Fréchet and kernel distances are of 125 people × 8 made the same way, kept or not: filters that
+set whole people aside would leave each set another size. Axes: N images, I identities.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from facefoundry.core.files import write_json
 from facefoundry.core.images import to_float
 from facefoundry.core.seeds import numpy_rng
 from facefoundry.core.types import Embedder
+from facefoundry.identity.dataset import FaceDataset
 from facefoundry.identity.pairs import pair_histogram
 from facefoundry.identity.sources import Faces, load_faces
 from facefoundry.jobs.plan import make_plan
@@ -69,8 +71,8 @@ def settings_of(name: str, work: Path) -> tuple[Path, list[str]]:
     return folder / "demo-job.yaml", [f"generator.{part}={folder / f'{file}-small.safetensors'}" for part, file in (("denoiser", "uiface"), ("autoencoder", "autoencoder"))]
 
 
-def demo(name: str, work: Path, fresh: bool, people: int = PEOPLE) -> tuple[Faces, dict]:
-    """Run a demo in a process of its own, or, unless it shall be `fresh`, read what such a run left; return its kept faces and what the run was.
+def demo(name: str, work: Path, fresh: bool, people: int = PEOPLE) -> tuple[Path, dict]:
+    """Run a demo in a process of its own, or, unless it shall be `fresh`, find what such a run left; return its folder and what the run was.
 
     More people than a demo has may be as near to each other as a job's usually are (0.45): the pool holds 64 below the demo's 0.2.
     """
@@ -89,7 +91,14 @@ def demo(name: str, work: Path, fresh: bool, people: int = PEOPLE) -> tuple[Face
         after = os.times()
         cpu_s = after.children_user + after.children_system - before.children_user - before.children_system
         write_json(folder.with_suffix(".json"), {"seconds": time.monotonic() - begin_s, "cpu_s": cpu_s, "cores": len(os.sched_getaffinity(0)), "counts": json.loads(done.stdout)["counts"]})
-    return load_faces(folder), json.loads(folder.with_suffix(".json").read_text())
+    return folder, json.loads(folder.with_suffix(".json").read_text())
+
+
+def every_image(folder: Path) -> np.ndarray:
+    """Return all images of a run, kept or rejected, in an order drawn once, uint8 (N, 112, 112, 3)."""
+    parts = [FaceDataset.open(folder, part) for part in ("data", "rejected")]
+    image_NHWC = np.concatenate([part.images(range(len(part))) for part in parts])
+    return image_NHWC[numpy_rng(0, "order").permutation(len(image_NHWC))]
 
 
 def independent(path: Path | None, work: Path, real: Faces) -> tuple[Embedder, str]:
@@ -149,8 +158,8 @@ class Reference:
         return found
 
 
-def measure(faces: Faces, run: dict, many: Faces, ref: Reference) -> dict:
-    """Every figure of one demo; the distances of `many`, made as the demo is."""
+def measure(faces: Faces, run: dict, many_NHWC: np.ndarray, ref: Reference) -> dict:
+    """Every figure of one demo; the distances of `many_NHWC`, made as the demo is."""
     result: dict = {"seconds": run["seconds"], "cpu_s": run["cpu_s"], "cores": run["cores"], "kept": len(faces), "people": len(faces.names), "generated": run["counts"]["generated"]}
     embed = {name: embed_faces(judge, faces.image_NHWC) for name, judge in ref.judges.items()}
     for name, embed_ND in embed.items():
@@ -159,7 +168,7 @@ def measure(faces: Faces, run: dict, many: Faces, ref: Reference) -> dict:
         result[name]["pairs_of_identities"] = len(faces.names) * (len(faces.names) - 1) // 2
     own = {"perceptual": perceptual(faces, ref.maps), "pixels": pixels(faces), "dispersion": result["dlib"]["dispersion"]}
     result["diversity"] = {key: {"value": value, "over_real": value / ref.diversity[key]} for key, value in own.items()}
-    result["distances"] = ref.distances(many.image_NHWC[numpy_rng(0, "order").permutation(len(many))])
+    result["distances"] = ref.distances(many_NHWC)
     centre_ID = identity_centres(embed["dlib"], faces.identity_N)[0]
     leaks = leakage(embed["dlib"], centre_ID, ref.centre_RD, fmr=1e-3)
     nearest_I = np.array([(embed["dlib"][faces.identity_N == i] @ ref.real_embed_ND.T).max() for i in range(len(faces.names))])
@@ -201,11 +210,11 @@ def main() -> None:
     options = parser.parse_args()
     names = ("first", *options.generators.split(","))
     demos = {name: demo(name, options.work, options.fresh) for name in names}
-    many = {name: demo(name, options.work, False, options.people)[0] for name in names}
+    many = {name: every_image(demo(name, options.work, False, options.people)[0]) for name in names}
     real = load_faces(options.real)
     judge, words = independent(options.judge, options.work, real)
     ref = Reference(real, load_faces(options.held_out), judge, min(map(len, many.values())))
-    found = {name: measure(faces, run, many[name], ref) for name, (faces, run) in demos.items()}
+    found = {name: measure(load_faces(folder), run, many[name], ref) for name, (folder, run) in demos.items()}
     for name, result in found.items():
         first = None if name == "first" else found["first"]
         result["targets"] = judged(result, first)
