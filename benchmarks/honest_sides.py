@@ -38,7 +38,7 @@ JOBS = {
     "rendered": ("rendered-job.yaml", ()),
 }
 """The demo's job of each generator, the slower ones with fewer steps: UIFace by its fast preset (`UIFaceSampler.fast`), ID³ with 10 steps of the demo's 15
-(48 images, one seed: cosine to the anchor 0.455 against 0.450, AUC 0.997 against 0.996, dispersion 0.260 against 0.269, two thirds of the time)."""
+(weights and guidance before the present; 48 images, one seed: cosine to the anchor 0.455 against 0.450, AUC 0.997 against 0.996, dispersion 0.260 against 0.269, two thirds of the time)."""
 
 FILTERS = ({"name": "sdd_fiqa", "lowest_share": 0.1}, {"name": "anchor_similarity", "below": 0.3})
 """The demo job's filter and a limit to the own anchor, each over what the one before kept."""
