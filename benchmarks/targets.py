@@ -219,7 +219,7 @@ def main() -> None:
         first = None if name == "first" else found["first"]
         result["targets"] = judged(result, first)
         result["over_first"] = ratios(result["distances"], first["distances"], ref.floor) if first else {}
-    write_json(options.out, {"independent": words, "first_commit": FIRST_COMMIT, "images": ref.images, "real_diversity": ref.diversity, "real_floor": ref.floor, "real_images": REAL_IMAGES, "demos": found})
+    write_json(options.out, {"independent": words, "first_commit": FIRST_COMMIT, "people": options.people, "images": ref.images, "real_diversity": ref.diversity, "real_floor": ref.floor, "real_images": REAL_IMAGES, "demos": found})
     for name, result in found.items():
         print(name, json.dumps(result["targets"]), flush=True)
 

@@ -47,7 +47,11 @@ FIGURE_WORDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class IdentityRow:
-    """A line of the table of identities; None where too few images were kept."""
+    """A line of the table of identities; None where too few images were kept.
+
+    Attributes:
+        cos_real: highest cosine of a kept image to the centre of a real person, by the filter `leakage`; None where the job compared with nobody.
+    """
 
     identity: int
     kept: int
@@ -55,6 +59,7 @@ class IdentityRow:
     cos_anchor: float | None
     cos_mated: float | None
     quality: float | None
+    cos_real: float | None
 
 
 def write_report(folder: Path) -> dict[str, Any]:
@@ -111,7 +116,7 @@ def identity_rows(rows: Rows) -> list[IdentityRow]:
             IdentityRow(
                 identity=int(rows.identity_N[members[0]]), kept=len(kept), rejected=len(members) - len(kept),
                 cos_anchor=_mean(rows.scores.get("anchor_similarity"), kept), quality=_mean(rows.scores.get("sdd_fiqa"), kept),
-                cos_mated=float(cos_KK[np.triu_indices(len(kept), k=1)].mean()) if len(kept) > 1 else None,
+                cos_mated=float(cos_KK[np.triu_indices(len(kept), k=1)].mean()) if len(kept) > 1 else None, cos_real=_highest(rows.scores.get("leakage"), kept),
             )  # fmt: skip
         )
     return lines
@@ -120,6 +125,11 @@ def identity_rows(rows: Rows) -> list[IdentityRow]:
 def _mean(values: np.ndarray | None, rows: np.ndarray) -> float | None:
     chosen = values[rows] if values is not None else np.empty(0)
     return float(np.nanmean(chosen)) if np.isfinite(chosen).any() else None
+
+
+def _highest(values: np.ndarray | None, rows: np.ndarray) -> float | None:
+    chosen = values[rows] if values is not None else np.empty(0)
+    return float(np.nanmax(chosen)) if np.isfinite(chosen).any() else None
 
 
 def _stage_seconds(stage: Stage) -> float:

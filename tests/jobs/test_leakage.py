@@ -30,6 +30,11 @@ def test_images_near_a_real_person_are_set_aside_and_counted(tmp_path):
     rejected = list(FaceDataset.open(tmp_path / "out", "rejected").records())
     assert rejected and all(record.dropped.startswith("leakage ") and record.dropped.endswith("real centre 0") for record in rejected)
     kept = np.array([record.scores["leakage"] for record in FaceDataset.open(tmp_path / "out").records()])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    highest = {row["identity"]: row["cos_real"] for row in report["identities"] if row["kept"]}
+    for identity, cosine in highest.items():
+        assert cosine == pytest.approx(max(record.scores["leakage"] for record in FaceDataset.open(tmp_path / "out").records() if record.identity == identity), abs=1e-6)
+    assert highest and "nearest real person</th>" in (tmp_path / "out" / "report.html").read_text()
     near = values["near_real_people"]
     assert np.allclose([near["images_median"], near["images_highest"]], [np.median(kept), kept.max()], atol=1e-3) and near["images_p99"] <= near["images_highest"] <= near["cosine"]
     assert near["real_fmr"] == 0.0 and f"{near['images_highest']:.3f} at most; for the mean" in values["leakage"] and "0.00% reach the limit" in values["leakage"]
